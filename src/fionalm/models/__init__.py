@@ -1,0 +1,5 @@
+"""What computes: the decoder, and loading and saving it in Hugging Face, GGUF and own formats."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .config import DecoderConfig as DecoderConfig
+from .config import RopeScaling as RopeScaling
+from .config import flops_per_token as flops_per_token
+from .decoder import Attention as Attention
+from .decoder import Block as Block
+from .decoder import Decoder as Decoder
+from .decoder import DecoderOutput as DecoderOutput
+from .decoder import Mlp as Mlp
+from .pretrained import load_model as load_model
+from .pretrained import load_tokenizer as load_tokenizer

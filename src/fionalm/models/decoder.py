@@ -1,0 +1,250 @@
+"""The decoder-only Transformer: one class for the papers' models and for Llama-family checkpoints.
+
+Shapes: `b` batch, `s` positions, `d` d_model, `h` query heads, `k` key and value heads, `e` head size, `v` vocabulary.
+
+    model = Decoder(DecoderConfig(d_model=128, n_layers=4), generator=torch.Generator().manual_seed(0))
+    logits = model(input_ids).logits
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fionalm.errors import UserError
+from fionalm.models.config import DecoderConfig
+
+# Standard deviation of a standard normal truncated at +-2: dividing by it makes the drawn std the wanted one.
+TRUNCATED_STD = 0.8796256610342398
+
+Result = TypeVar("Result")
+Rotary = tuple[Tensor, Tensor]
+
+
+class DecoderOutput(NamedTuple):
+    """What the decoder returns."""
+
+    logits: Tensor
+    """[b, s, v]."""
+
+
+class Decoder(nn.Module):
+    """A causal language model of `config`'s shape.
+
+    Args:
+        config: shape and switches.
+        generator: source of the initial weights; None takes torch's global one.
+    """
+
+    def __init__(self, config: DecoderConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        if config.positions == "learned":
+            self.positions = nn.Embedding(config.max_seq_len, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = make_norm(config, config.d_model)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed.weight
+        self.init_weights(generator)
+
+    @overload
+    def forward(self, input_ids: Tensor) -> DecoderOutput: ...
+    @overload
+    def forward(self, input_ids: Tensor, head: Callable[[Tensor, Tensor], Result]) -> Result: ...
+    def forward(self, input_ids: Tensor, head: Callable[[Tensor, Tensor], Any] | None = None) -> Any:
+        """Map `input_ids` [b, s] to logits, or to what `head` makes of the features.
+
+        Args:
+            input_ids: token ids [b, s], s at most `config.max_seq_len`.
+            head: called as `head(features [b, s, d], lm_head.weight [v, d])` in place of the logits; a loss that
+                runs here sees the gathered weight under FSDP, and joins the graph under DDP and compile.
+        """
+        features = self.features(input_ids)
+        if head is not None:
+            return head(features, self.lm_head.weight)
+        return DecoderOutput(self.lm_head(features))
+
+    def features(self, input_ids: Tensor) -> Tensor:
+        """Map `input_ids` [b, s] to the head's input [b, s, d].
+
+        Raises:
+            UserError: the sequence is longer than `config.max_seq_len`.
+        """
+        seq_len = input_ids.shape[1]
+        if seq_len > self.config.max_seq_len:
+            raise UserError(f"a sequence of {seq_len} tokens: expected at most max_seq_len {self.config.max_seq_len}")
+        x = self.embed(input_ids)
+        rotary = None
+        if self.config.positions == "learned":
+            x = x + self.positions.weight[:seq_len]
+        else:
+            rotary = rotary_table(self.config, seq_len, x.device)
+        for block in self.blocks:
+            x = block(x, rotary)
+        return self.norm(x)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights, as training-instabilities does (Wortsman et al. 2023, section 2.1).
+
+        Embeddings: normal with std 1/sqrt(d_model). Other matrices, the untied head included: normal truncated at two
+        deviations, with std 1/sqrt(fan-in). Norms are the identity, biases zero.
+        """
+        if self.embed.weight.is_meta:
+            return
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.d_model**-0.5, generator=generator)
+            elif isinstance(module, nn.Linear):
+                if module.weight is not self.embed.weight:
+                    std = module.in_features**-0.5 / TRUNCATED_STD
+                    nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                module.reset_parameters()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.embed.weight.device
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the token embedding, under the name that `transformers` models use."""
+        return self.embed
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the head, under the name that `transformers` models use."""
+        return self.lm_head
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
+        """Load a Llama-family Hugging Face folder, a GGUF file or an own folder; see `pretrained.load_decoder`."""
+        from fionalm.models.pretrained import load_decoder
+
+        return load_decoder(path, dtype=dtype)
+
+    def save_pretrained(self, folder: str | Path) -> str:
+        """Write a folder that `transformers` loads where it can; see `pretrained.save_decoder`."""
+        from fionalm.models.pretrained import save_decoder
+
+        return save_decoder(self, folder)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.attn_norm = make_norm(config, config.d_model)
+        self.attn = Attention(config)
+        self.mlp_norm = make_norm(config, config.d_model)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """Map the residual stream [b, s, d] to the next one."""
+        x = x + self.attn(self.attn_norm(x), rotary)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Attention(nn.Module):
+    """Causal attention with grouped queries; `qkv`'s rows are the queries' heads, the keys', then the values'."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.kv_heads, config.head_size
+        rows = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
+        self.qkv = nn.Linear(config.d_model, rows, bias=config.has_qkv_bias)
+        self.out = nn.Linear(self.n_heads * self.head_dim, config.d_model, bias=config.has_out_bias)
+        if config.qk_norm:
+            self.q_norm = make_norm(config, self.head_dim)
+            self.k_norm = make_norm(config, self.head_dim)
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """Map normalised activations [b, s, d] to the attention's output [b, s, d]."""
+        q, k, v = self.project(x, rotary)
+        grouped = self.n_kv_heads != self.n_heads
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def qk(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor]:
+        """Return queries [b, h, s, e] and keys [b, k, s, e] of input [b, s, d], after their norms and rotation.
+
+        The attention logits are `q @ k.mT / sqrt(head_dim)`; a probe can take their maximum without a second model.
+        """
+        q, k, _ = self.project(x, rotary)
+        return q, k
+
+    def project(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries [b, h, s, e], keys and values [b, k, s, e]; `rotary` is computed where it is not given."""
+        if rotary is None and self.config.positions == "rotary":
+            rotary = rotary_table(self.config, x.shape[1], x.device)
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # [b, s, h + 2k, e]
+        q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=2)
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two-layer MLP; gated, `up`'s first half of rows is the gate (Shazeer 2020)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.gated = config.mlp == "silu_gated"
+        self.up = nn.Linear(config.d_model, config.ffn_size * (2 if self.gated else 1), bias=config.bias)
+        self.down = nn.Linear(config.ffn_size, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, s, d] to [b, s, d]."""
+        hidden = self.up(x)
+        if self.gated:
+            gate, value = hidden.chunk(2, dim=-1)
+            return self.down(F.silu(gate) * value)
+        return self.down(F.gelu(hidden))
+
+
+def make_norm(config: DecoderConfig, size: int) -> nn.LayerNorm | nn.RMSNorm:
+    """Build the config's norm over a last axis of `size`."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(size, eps=config.norm_eps)
+    return nn.LayerNorm(size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+def rotary_table(config: DecoderConfig, seq_len: int, device: torch.device) -> Rotary:
+    """Return cosines and sines [s, 1, e/2] of every position's angles (Su et al. 2021, equation 34).
+
+    They are computed in each forward, which costs little, rather than kept in buffers, which a model on the meta
+    device would lose.
+    """
+    size = config.head_size
+    frequencies = config.rope_theta ** -(torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
+    scaling = config.rope_scaling
+    if scaling is not None:
+        slow = frequencies / scaling.factor
+        if scaling.name == "linear":
+            frequencies = slow
+        else:
+            turns = scaling.original_max_seq_len * frequencies / (2 * math.pi)
+            ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+            frequencies = torch.lerp(slow, frequencies, ramp.clamp(0, 1))
+    angles = torch.outer(torch.arange(seq_len, device=device, dtype=torch.float32), frequencies).unsqueeze(1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn each head's pairs (i, i + e/2) of x [b, s, heads, e] by the table's angles, the pairing of Llama."""
+    cos, sin = rotary
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)

@@ -1,0 +1,128 @@
+"""Cross-entropy of next tokens, with z-loss: once plainly from logits, once from features without holding logits.
+
+z-loss adds `z_loss * log(Z)^2` a token, where Z is the softmax's normaliser (Wortsman et al. 2023, section 3.1.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# Logits in flight, in entries: 256 tokens of a vocabulary of 4,096 are 4 MB, which stay in the cache.
+CHUNK_ENTRIES = 1 << 20
+
+
+class LogZ(NamedTuple):
+    """Statistics of log Z over the tokens that count, detached from the graph."""
+
+    mean: Tensor
+    mean_square: Tensor
+
+
+def cross_entropy_with_z_loss(
+    logits: Tensor, targets: Tensor, *, z_loss: float = 0.0, ignore_index: int = -100
+) -> tuple[Tensor, LogZ]:
+    """Mean cross-entropy plus `z_loss` times the mean of log(Z)^2, in float32.
+
+    Args:
+        logits: [..., vocab].
+        targets: token ids [...]; `ignore_index` marks positions that do not count.
+        z_loss: weight of the z-loss; the paper's is 1e-4.
+        ignore_index: the mark.
+
+    Returns:
+        The loss, z-loss included (NaN if no token counts), and log Z's statistics.
+    """
+    logits, targets = logits.flatten(0, -2).float(), targets.flatten()
+    kept = targets != ignore_index
+    log_z = logits.logsumexp(-1)
+    target_logits = logits.gather(-1, targets.where(kept, 0).unsqueeze(-1)).squeeze(-1)
+    per_token = (log_z - target_logits + z_loss * log_z.square()).where(kept, 0.0)
+    count = kept.sum()
+    kept_log_z = log_z.detach().where(kept, 0.0)
+    return per_token.sum() / count, LogZ(kept_log_z.sum() / count, kept_log_z.square().sum() / count)
+
+
+def linear_cross_entropy(
+    features: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+    ignore_index: int = -100,
+) -> tuple[Tensor, LogZ]:
+    """`cross_entropy_with_z_loss(features @ weight.T, targets)`, holding the logits of one chunk of tokens at a time.
+
+    The gradients of features and weight are computed in the forward pass, while a chunk's probabilities are at hand,
+    so backward only scales them. The loss can be differentiated once.
+
+    Args:
+        features: the head's input [..., d].
+        weight: the head's weight [vocab, d].
+        targets: token ids [...]; `ignore_index` marks positions that do not count.
+        z_loss: weight of the z-loss.
+        chunk: tokens whose logits are held at once; None fits them to the processor's cache.
+        ignore_index: the mark.
+
+    Returns:
+        The loss, z-loss included (NaN if no token counts), and log Z's statistics.
+    """
+    features, targets = features.flatten(0, -2), targets.flatten()
+    if chunk is None:
+        chunk = max(1, CHUNK_ENTRIES // weight.shape[0])
+    if torch.is_autocast_enabled(features.device.type):
+        dtype = torch.get_autocast_dtype(features.device.type)
+        features, weight = features.to(dtype), weight.to(dtype)
+    loss, mean, mean_square = _LinearCrossEntropy.apply(features, weight, targets, z_loss, chunk, ignore_index)  # type: ignore[misc]
+    return loss, LogZ(mean, mean_square)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, z_loss: float, chunk: int, ignore_index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kept = targets != ignore_index
+        count = kept.sum()
+        safe_targets = targets.where(kept, 0)
+        token_weight = kept.float() / count
+        need_features, need_weight = ctx.needs_input_grad[:2]
+        grad_features = torch.empty_like(features) if need_features else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        sums = torch.zeros(3, device=features.device)
+        for start in range(0, len(features), chunk):
+            part = slice(start, start + chunk)
+            x, target, share = features[part], safe_targets[part].unsqueeze(-1), token_weight[part].unsqueeze(-1)
+            logits = (x @ weight.mT).float()
+            target_logits = logits.gather(-1, target)
+            log_z = logits.logsumexp(-1, keepdim=True)
+            nll = (log_z - target_logits) * share
+            sums += torch.stack(((nll + z_loss * share * log_z.square()).sum(), (share * log_z).sum(),
+                                 (share * log_z.square()).sum()))
+            # d loss / d logits = share * (p * (1 + 2 z log_z) - onehot)
+            grad_logits = logits.sub_(log_z).exp_().mul_(share * (1 + 2 * z_loss * log_z))
+            grad_logits.scatter_add_(-1, target, -share)
+            grad_logits = grad_logits.to(x.dtype)
+            if grad_features is not None:
+                torch.mm(grad_logits, weight, out=grad_features[part])
+            if grad_weight is not None:
+                grad_weight += grad_logits.mT @ x
+        ctx.save_for_backward(grad_features, grad_weight)
+        ctx.dtypes = features.dtype, weight.dtype
+        loss, mean, mean_square = sums.unbind()
+        ctx.mark_non_differentiable(mean, mean_square)
+        return loss, mean, mean_square
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        grads = [
+            None if grad is None else (grad * grad_loss).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return grads[0], grads[1], None, None, None, None
