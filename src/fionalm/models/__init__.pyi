@@ -6,5 +6,7 @@ from .decoder import Block as Block
 from .decoder import Decoder as Decoder
 from .decoder import DecoderOutput as DecoderOutput
 from .decoder import Mlp as Mlp
+from .pretrained import load_decoder as load_decoder
 from .pretrained import load_model as load_model
-from .pretrained import load_tokenizer as load_tokenizer
+from .pretrained import load_model_tokenizer as load_model_tokenizer
+from .pretrained import save_decoder as save_decoder

@@ -89,9 +89,13 @@ class DecoderConfig:
                 f"expected a divisor, the nearest is {near}"
             )
         if self.positions == "rotary" and self.head_size % 2:
-            raise UserError(f"rotary positions turn pairs, so expected an even head size, not {self.head_size}")
+            raise UserError(
+                f"rotary positions turn pairs, so expected an even head size, not {self.head_size}"
+            )
         if self.norm == "rmsnorm" and self.norm_bias:
-            raise UserError("norm_bias was given with norm 'rmsnorm', which has none: expected norm 'layernorm'")
+            raise UserError(
+                "norm_bias was given with norm 'rmsnorm', which has none: expected norm 'layernorm'"
+            )
 
     @property
     def kv_heads(self) -> int:

@@ -80,7 +80,9 @@ class Decoder(nn.Module):
         """
         seq_len = input_ids.shape[1]
         if seq_len > self.config.max_seq_len:
-            raise UserError(f"a sequence of {seq_len} tokens: expected at most max_seq_len {self.config.max_seq_len}")
+            raise UserError(
+                f"a sequence of {seq_len} tokens: expected at most max_seq_len {self.config.max_seq_len}"
+            )
         x = self.embed(input_ids)
         rotary = None
         if self.config.positions == "learned":

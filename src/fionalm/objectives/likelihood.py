@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 # Logits in flight, in entries: 256 tokens of a vocabulary of 4,096 are 4 MB, which stay in the cache.
 CHUNK_ENTRIES = 1 << 20
@@ -78,14 +77,22 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(features.device.type):
         dtype = torch.get_autocast_dtype(features.device.type)
         features, weight = features.to(dtype), weight.to(dtype)
-    loss, mean, mean_square = _LinearCrossEntropy.apply(features, weight, targets, z_loss, chunk, ignore_index)  # type: ignore[misc]
+    loss, mean, mean_square = _LinearCrossEntropy.apply(
+        features, weight, targets, z_loss, chunk, ignore_index
+    )  # type: ignore[misc]
     return loss, LogZ(mean, mean_square)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, z_loss: float, chunk: int, ignore_index: int
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        z_loss: float,
+        chunk: int,
+        ignore_index: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kept = targets != ignore_index
         count = kept.sum()
@@ -97,13 +104,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         sums = torch.zeros(3, device=features.device)
         for start in range(0, len(features), chunk):
             part = slice(start, start + chunk)
-            x, target, share = features[part], safe_targets[part].unsqueeze(-1), token_weight[part].unsqueeze(-1)
+            x, target, share = (
+                features[part],
+                safe_targets[part].unsqueeze(-1),
+                token_weight[part].unsqueeze(-1),
+            )
             logits = (x @ weight.mT).float()
             target_logits = logits.gather(-1, target)
             log_z = logits.logsumexp(-1, keepdim=True)
             nll = (log_z - target_logits) * share
-            sums += torch.stack(((nll + z_loss * share * log_z.square()).sum(), (share * log_z).sum(),
-                                 (share * log_z.square()).sum()))
+            sums += torch.stack(
+                (
+                    (nll + z_loss * share * log_z.square()).sum(),
+                    (share * log_z).sum(),
+                    (share * log_z.square()).sum(),
+                )
+            )
             # d loss / d logits = share * (p * (1 + 2 z log_z) - onehot)
             grad_logits = logits.sub_(log_z).exp_().mul_(share * (1 + 2 * z_loss * log_z))
             grad_logits.scatter_add_(-1, target, -share)

@@ -1,8 +1,8 @@
 """A paper's claims as data, and the verdict that a measured interval gives each of them.
 
-A study lists its claims before the run: sentence, paper's number, statistic, direction and threshold. The run fills
-in an interval. `verdict` is a function of claim and interval alone, so nothing can be tuned after the fact; reading
-`claims.json` derives every verdict again and refuses a file in which one was changed.
+A study lists its claims before the run: sentence, paper's number, statistic, direction and threshold. The run
+fills in an interval. `verdict` is a function of claim and interval alone, so nothing can be tuned after the
+fact; reading `claims.json` derives every verdict again and refuses a file in which one was changed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ class Claim:
         unit = f" {self.unit}" if self.unit else ""
         if self.direction == "within":
             return f"between {format_number(low)} and {format_number(high)}{unit}"
-        return f"above {format_number(low)}{unit}" if self.direction == "greater" else f"below {format_number(high)}{unit}"
+        return (
+            f"above {format_number(low)}{unit}"
+            if self.direction == "greater"
+            else f"below {format_number(high)}{unit}"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,10 @@ def exact(value: float) -> Interval:
 def measure(claim: Claim, interval: Interval, *, detail: str = "", n: int | None = None) -> Measured:
     """Give `claim` the verdict that `interval` alone decides.
 
-    Supported: the whole interval is on the supporting side. Contradicted: the whole interval is on the other side.
-    The threshold of a `greater` or `less` claim belongs to neither side, the bounds of a `within` claim support it.
-    An effect or an end that is not finite (one seed, nothing measured) is inconclusive and the reason says so.
+    Supported: the whole interval is on the supporting side. Contradicted: the whole interval is on the other
+    side. The threshold of a `greater` or `less` claim belongs to neither side, the bounds of a `within` claim
+    support it. An effect or an end that is not finite (one seed, nothing measured) is inconclusive and the
+    reason says so.
 
     Args:
         claim: the claim, stated before the run.
@@ -138,7 +143,9 @@ def measure(claim: Claim, interval: Interval, *, detail: str = "", n: int | None
     if claim.exact and math.isfinite(estimate) and not estimate == low == high:
         raise ValueError(f"claim {claim.id!r} is exact, but its interval [{low}, {high}] has a width")
     verdict, reason = _decide(claim, Interval(estimate, low, high), n)
-    return Measured(claim, Interval(estimate, low, high), verdict, reason, None if n is None else int(n), detail)
+    return Measured(
+        claim, Interval(estimate, low, high), verdict, reason, None if n is None else int(n), detail
+    )
 
 
 def count_verdicts(measured: Sequence[Measured]) -> dict[Verdict, int]:
@@ -187,17 +194,27 @@ def _decide(claim: Claim, interval: Interval, n: int | None) -> tuple[Verdict, s
     if not math.isfinite(interval.estimate):
         return "inconclusive", "the effect could not be measured"
     if not (math.isfinite(low) and math.isfinite(high)):
-        given = "" if n is None else f" from {n} {claim.samples.removesuffix('s') if n == 1 else claim.samples}"
+        given = (
+            "" if n is None else f" from {n} {claim.samples.removesuffix('s') if n == 1 else claim.samples}"
+        )
         return "inconclusive", f"no interval can be given{given}"
     what = "the exact value" if claim.exact else "the whole interval"
     if not low <= interval.estimate <= high:
         what += ", which does not hold its own estimate,"
-    inside = (bound_low <= low and high <= bound_high) if claim.direction == "within" else bound_low < low and high < bound_high
+    inside = (
+        (bound_low <= low and high <= bound_high)
+        if claim.direction == "within"
+        else bound_low < low and high < bound_high
+    )
     if inside:
         return "supported", f"{what} is {claim.criterion}"
     if high < bound_low or low > bound_high:
         return "contradicted", f"{what} is not {claim.criterion}"
-    crossed = "the exact value lies on the threshold" if claim.exact else "the interval reaches both sides of the threshold"
+    crossed = (
+        "the exact value lies on the threshold"
+        if claim.exact
+        else "the interval reaches both sides of the threshold"
+    )
     return "inconclusive", crossed
 
 

@@ -6,18 +6,20 @@ import math
 import re
 from typing import Any
 
-# Tab and newline may stay. The rest of C0 and C1 moves a terminal's cursor or is not valid in HTML; a lone surrogate
-# cannot be encoded; the bidirectional controls can make text read differently from what it is.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
+# Tab and newline may stay. The rest of C0 and C1 moves a terminal's cursor or is not valid in HTML; a lone
+# surrogate cannot be encoded; the bidirectional controls can make text read differently from what it is.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
+)
 
 
 def clean(text: str) -> str:
     """Replace what a browser, a terminal or an encoder cannot show safely: text may come from a model."""
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def format_number(value: Any, digits: int = 3) -> str:
-    """Write a number with `digits` significant digits, as one would say it: `1,234`, `0.0123`, `3e-5`, `-`."""
+    """Write a number with `digits` significant digits, as one would say it: `1,234`, `0.0123`, `3e-5`."""
     if value is None or isinstance(value, (bool, str)):
         return "–" if value is None else str(value)
     if isinstance(value, int):
@@ -28,7 +30,9 @@ def format_number(value: Any, digits: int = 3) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
     size = abs(value)
-    if size != 0 and (size < 1e-3 or size >= 1e6):
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e6:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
     if size >= 10 ** (digits - 1):

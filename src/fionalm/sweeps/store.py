@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fionalm.errors import UserError
 from fionalm.paths import atomic_write_text, home
 from fionalm.sweeps.trial import TRIAL_VERSION, Trial, TrialOutcome
 
@@ -92,7 +93,6 @@ def _read(path: Path) -> TrialOutcome | None:
             return TrialOutcome(trial, "finished", result, None, seconds, cached=True)
         if record["status"] == "crashed" and isinstance(error, str):
             return TrialOutcome(trial, "crashed", None, error, seconds, cached=True)
-    except Exception:
-        # Whatever is wrong with the file, running the trial again is the remedy.
-        return None
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None  # whatever is wrong with the file, running the trial again is the remedy
     return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,9 +22,9 @@ TRIAL_VERSION = 1
 Status = Literal["finished", "crashed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
-    """A call of `function(config)`, which returns a JSON dict.
+    """A call of `function(config)`, which returns a JSON dict; trials of equal hash are equal.
 
     Attributes:
         function: `"package.module:function"`.
@@ -36,11 +37,10 @@ class Trial:
 
     function: str
     config: dict[str, Any]
-    cost: float = field(default=1.0, compare=False)
+    cost: float = 1.0
 
     def __post_init__(self) -> None:
-        module, _, name = self.function.partition(":")
-        if not module or not name or not self.function.replace(".", "").replace(":", "").isidentifier():
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+", self.function):
             raise UserError(
                 f"trial function {self.function!r} is not an import path: expected 'package.module:function'"
             )
@@ -61,6 +61,9 @@ class Trial:
             [TRIAL_VERSION, self.function, _canonical(self.config)], sort_keys=True, separators=(",", ":")
         )
         return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+    def __eq__(self, other: object) -> bool:
+        return self.hash == other.hash if isinstance(other, Trial) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.hash)

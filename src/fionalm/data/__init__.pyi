@@ -1,0 +1,10 @@
+from .config import DataConfig as DataConfig
+from .corpus import Corpus as Corpus
+from .corpus import load_corpus as load_corpus
+from .loader import PackedLoader as PackedLoader
+from .loader import evaluation_batches as evaluation_batches
+from .text import read_documents as read_documents
+from .tokenizer import END_OF_TEXT as END_OF_TEXT
+from .tokenizer import end_of_text_id as end_of_text_id
+from .tokenizer import load_tokenizer as load_tokenizer
+from .tokenizer import train_tokenizer as train_tokenizer

@@ -1,0 +1,247 @@
+"""Loading and saving: Llama-family Hugging Face folders, GGUF files, and an own format for every other decoder.
+
+    model, tokenizer = load_model("path/to/folder-or-file")
+
+An own folder holds `config.json` (`"model_type": "fiona_decoder"` and the fields of `DecoderConfig`) and
+`model.safetensors` under the decoder's own parameter names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fionalm.errors import UserError, nearest, require
+from fionalm.models.config import DecoderConfig
+from fionalm.models.decoder import Decoder
+from fionalm.models.llama_format import (
+    ARCHITECTURES,
+    config_from_gguf,
+    config_from_hugging_face,
+    config_to_hugging_face,
+    source_rows,
+    weight_sources,
+)
+from fionalm.models.weight_files import open_gguf, open_safetensors, write_safetensors
+from fionalm.paths import atomic_write_text
+
+OWN_MODEL_TYPE = "fiona_decoder"
+# A run folder keeps its last model here, as `save_pretrained` writes it.
+RUN_MODEL_FOLDER = "model"
+
+
+def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
+    """Load a causal language model and its tokenizer from whatever `spec` names.
+
+    Args:
+        spec: an own or Hugging Face folder, a run folder, a `.gguf` file, a config `.json` of the decoder or of any
+            `transformers` causal model (fresh weights), or `hf:NAME` for a model on the Hugging Face hub.
+        seed: seeds fresh weights.
+
+    Returns:
+        The model in float32 (a `Decoder` wherever it computes the architecture, else the `transformers` model) and
+        the tokenizer, a `transformers` one where that extra is installed; None where `spec` comes without one.
+
+    Raises:
+        UserError: there is nothing at `spec`, or nothing that can be loaded.
+    """
+    if str(spec).startswith("hf:"):
+        return _load_from_hub(str(spec).removeprefix("hf:"))
+    path = _existing(spec)
+    if path.suffix == ".gguf":
+        return load_decoder(path), load_model_tokenizer(path)
+    if path.is_file():
+        return _fresh_model(path, seed), load_model_tokenizer(path.parent)
+    if not _is_model_folder(path) and _is_model_folder(path / RUN_MODEL_FOLDER):
+        path = path / RUN_MODEL_FOLDER
+    values = _read_config(path)
+    if values.get("model_type") in (OWN_MODEL_TYPE, *ARCHITECTURES):
+        return load_decoder(path), load_model_tokenizer(path)
+    if "model_type" not in values:
+        raise UserError(f"{path} is no model folder: expected config.json with a model_type, and safetensors")
+    transformers = require("transformers", "hub")
+    with _sentence_on_failure(f"{path} with transformers"):
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return model, load_model_tokenizer(path)
+
+
+def load_decoder(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
+    """Load a `Decoder` from an own folder, a Llama-family Hugging Face folder or a GGUF file (dequantised).
+
+    Raises:
+        UserError: nothing there, another architecture, or weights that do not fit the config.
+    """
+    path = _existing(path)
+    own = gguf = False
+    with ExitStack() as stack:
+        if path.suffix == ".gguf":
+            gguf = True
+            fields, shapes, read = open_gguf(path)
+            config, names = config_from_gguf(fields, shapes), set(shapes)
+        else:
+            values = _read_config(path)
+            own = values.get("model_type") == OWN_MODEL_TYPE
+            config = _own_config(values) if own else config_from_hugging_face(values)
+            names, read = open_safetensors(path, stack)
+        with torch.device("meta"):
+            model = Decoder(config)
+        weights, used = {}, set()
+        for parameter, expected in model.state_dict().items():
+            if parameter == "lm_head.weight" and config.tie_embeddings:
+                continue
+            sources = [parameter] if own else weight_sources(parameter, gguf=gguf)
+            for source in sources:
+                if source not in names:
+                    raise UserError(f"{path} lacks the tensor {source}, which its config asks for")
+            used.update(sources)
+            weight = torch.cat([read(source).to(dtype) for source in sources])
+            if weight.shape != expected.shape:
+                raise UserError(
+                    f"{path}: {' + '.join(sources)} has shape {list(weight.shape)}, "
+                    f"where its config asks for {list(expected.shape)}"
+                )
+            weights[parameter] = weight
+    # Old checkpoints carry rotary tables, and tied ones sometimes a copy of the head.
+    unread = {name for name in names - used if not name.endswith("rotary_emb.inv_freq")}
+    unread -= {"lm_head.weight"} if config.tie_embeddings else set()
+    if unread:
+        raise UserError(
+            f"{path} holds tensors that the decoder does not compute with: {', '.join(sorted(unread)[:5])}"
+        )
+    if config.tie_embeddings:
+        weights["lm_head.weight"] = weights["embed.weight"]
+    model.load_state_dict(weights, assign=True)
+    if config.tie_embeddings:
+        model.lm_head.weight = model.embed.weight
+    return model
+
+
+def save_decoder(model: Decoder, folder: str | Path) -> str:
+    """Write `model` to `folder` as `config.json` and `model.safetensors`.
+
+    A decoder with RMSNorm, rotary positions and gated SiLU is written as the `transformers` class that computes the
+    same (Llama; Qwen3 with qk_norm; Qwen2 with qkv_bias alone), which `AutoModelForCausalLM.from_pretrained` loads
+    with equal logits. Any other decoder is written in the own format, which only `Decoder.from_pretrained` reads.
+
+    Returns:
+        The `model_type` written: `llama`, `qwen2`, `qwen3`, or `fiona_decoder` for the own format.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    config = model.config
+    values = config_to_hugging_face(config)
+    tensors: dict[str, Tensor] = {}
+    for parameter, weight in model.state_dict().items():
+        if parameter == "lm_head.weight" and config.tie_embeddings:
+            continue
+        rows = source_rows(parameter, config) if values is not None else None
+        names = [parameter] if values is None else weight_sources(parameter)
+        parts = [weight] if rows is None else weight.split(rows)
+        tensors.update(
+            (name, part.detach().cpu().contiguous()) for name, part in zip(names, parts, strict=True)
+        )
+    if values is None:
+        values = {"model_type": OWN_MODEL_TYPE, **config.to_dict()}
+    values["dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
+    write_safetensors(folder / "model.safetensors", tensors)
+    atomic_write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
+    return values["model_type"]
+
+
+def load_model_tokenizer(path: Path) -> Any:
+    """Return the tokenizer in a model's folder or GGUF file, or None if a folder has none.
+
+    It is a `transformers` tokenizer, chat template included, where `transformers` is installed; else the plain
+    `tokenizers.Tokenizer` of the folder's `tokenizer.json`.
+    """
+    if path.suffix == ".gguf":
+        require("gguf", "hub")
+        transformers = require("transformers", "hub")
+        with _sentence_on_failure(f"the tokenizer in {path}"):
+            return transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    if not any(
+        (path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    ):
+        return None
+    try:
+        transformers = require("transformers", "hub")
+    except UserError:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(path / "tokenizer.json"))
+    with _sentence_on_failure(f"the tokenizer in {path}"):
+        if (path / "tokenizer_config.json").exists():
+            return transformers.AutoTokenizer.from_pretrained(path)
+        return transformers.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+
+
+def _existing(spec: str | Path) -> Path:
+    path = Path(spec).expanduser()
+    if not path.exists():
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(
+            f"there is no model at {spec}: expected a model folder, a run folder, a .gguf file, a config .json "
+            f"or hf:NAME{nearest(path.name, there)}"
+        )
+    return path
+
+
+def _is_model_folder(path: Path) -> bool:
+    return (path / "config.json").exists() and any(path.glob("*.safetensors"))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder if folder.is_file() else folder / "config.json"
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; expected a model's config as JSON") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path} holds a {type(values).__name__}: expected a JSON object with a model's config"
+        )
+    return values
+
+
+def _own_config(values: dict[str, Any]) -> DecoderConfig:
+    return DecoderConfig.from_dict({k: v for k, v in values.items() if k not in ("model_type", "dtype")})
+
+
+def _fresh_model(path: Path, seed: int) -> nn.Module:
+    if path.suffix != ".json":
+        raise UserError(f"{path} is no model: expected a folder, a .gguf file or a config .json")
+    values = _read_config(path)
+    family = values.get("model_type", OWN_MODEL_TYPE)
+    if family in (OWN_MODEL_TYPE, *ARCHITECTURES):
+        config = _own_config(values) if family == OWN_MODEL_TYPE else config_from_hugging_face(values)
+        return Decoder(config, torch.Generator().manual_seed(seed))
+    transformers = require("transformers", "hub")
+    with _sentence_on_failure(f"{path} with transformers"), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = transformers.AutoConfig.for_model(**values)
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def _load_from_hub(name: str) -> tuple[nn.Module, Any]:
+    transformers = require("transformers", "hub")
+    with _sentence_on_failure(f"{name} from the Hugging Face hub"):
+        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        return model, transformers.AutoTokenizer.from_pretrained(name)
+
+
+@contextmanager
+def _sentence_on_failure(what: str) -> Iterator[None]:
+    """Turn what `transformers` raises for bad files and names into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"cannot load {what}: {reason[0]}") from error

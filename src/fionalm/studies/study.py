@@ -1,0 +1,153 @@
+"""What a study is, and how one is run: presets, claims fixed before the run, trials, a report.
+
+A study's own module holds its claims, its presets and its analysis; `reproduce` does the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from fionalm.errors import UserError, choice_error
+from fionalm.report.claims import Claim, Measured, write_claims
+from fionalm.sweeps import Trial, TrialOutcome, TrialStore, run_sweep
+from fionalm.training import RunFolder, TrainConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Scale = Literal["smoke", "quick", "laptop", "cluster"]
+SCALES: tuple[Scale, ...] = ("smoke", "quick", "laptop", "cluster")
+
+
+class StudyConfig(Protocol):
+    """Any frozen dataclass with a number of seeds."""
+
+    @property
+    def seeds(self) -> int:
+        """Number of random seeds of each trial."""
+        ...
+
+
+C = TypeVar("C", bound=StudyConfig)
+
+
+@dataclass(frozen=True)
+class Study(Generic[C]):
+    """One paper: its claims as data, its presets, and the function that measures them.
+
+    Attributes:
+        name: as on the command line.
+        title: what the study asks, in one line.
+        paper: authors, year, title and arXiv number.
+        claims: fixed before the run.
+        preset: the configuration of a scale.
+        plan: every training run of a configuration, for cost estimates.
+        run: trains, analyses, draws; returns one `Measured` a claim.
+    """
+
+    name: str
+    title: str
+    paper: str
+    claims: tuple[Claim, ...]
+    preset: Callable[[Scale], C]
+    plan: Callable[[C], list[TrainConfig]]
+    run: Callable[[C, Lab], list[Measured]]
+
+
+@dataclass
+class Lab:
+    """What a running study uses: the sweep, and the run folder for its figures and tables."""
+
+    folder: Path
+    store: TrialStore
+    executor: Literal["local", "ray"] = "local"
+    workers: int | None = None
+    quiet: bool = False
+    outcomes: list[TrialOutcome] = field(default_factory=list)
+    sections: list[dict[str, Any]] = field(default_factory=list)
+
+    def train(self, configs: Sequence[TrainConfig], description: str) -> list[dict[str, Any] | None]:
+        """Train each configuration, or take its result from the store; None where a run crashed."""
+        from fionalm.sweeps.training_trial import training_trial
+
+        return self.sweep([training_trial(config) for config in configs], description)
+
+    def sweep(self, trials: Sequence[Trial], description: str) -> list[dict[str, Any] | None]:
+        """Run trials of any kind; as `train`."""
+        outcomes = run_sweep(
+            trials,
+            store=self.store,
+            executor=self.executor,
+            workers=self.workers,
+            description=description,
+            quiet=self.quiet,
+        )
+        self.outcomes += outcomes
+        return [outcome.result for outcome in outcomes]
+
+    def figure(self, figure: Figure, name: str, caption: str, data: Any = None) -> None:
+        """Keep a figure, its caption and the data that it plots in the run folder."""
+        from fionalm.report.figures import save_figure
+
+        save_figure(figure, self.folder / "figures", name, caption, data)
+
+
+def configured(study: Study[C], scale: str, seeds: int | None = None) -> C:
+    """Return the preset of `scale`, with another number of seeds if given.
+
+    Raises:
+        UserError: an unknown scale, or fewer than one seed.
+    """
+    if scale not in SCALES:
+        raise choice_error("scale", scale, SCALES)
+    config = study.preset(scale)
+    if seeds is None:
+        return config
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected at least 1")
+    return replace(config, seeds=seeds)  # pyright: ignore[reportArgumentType]
+
+
+def reproduce(
+    study: Study[C],
+    config: C,
+    folder: Path,
+    *,
+    scale: str,
+    command: str,
+    store: TrialStore | None = None,
+    executor: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Run `study` into `folder` and return its report.
+
+    A killed run resumes: finished trials are in the store, and everything else is derived from them.
+
+    Raises:
+        UserError: `folder` holds a run of another configuration, or cannot be written.
+    """
+    from fionalm.report.html import write_report
+
+    started = time.monotonic()
+    run_folder = RunFolder(
+        folder,
+        {"study": study.name, "title": study.title, "paper": study.paper, "scale": scale, "config": asdict(config)},  # pyright: ignore[reportArgumentType]
+        command=command,
+    )
+    lab = Lab(run_folder.path, store or TrialStore(), executor, workers, quiet)
+    measured = study.run(config, lab)
+    _check_complete(study, measured)
+    write_claims(run_folder.path, measured)
+    run_folder.write_json("sections.json", [*lab.sections, _cost_section(lab, time.monotonic() - started)])
+    return write_report(run_folder.path)
+
+
+def _check_complete(study: Study[C], measured: Sequence[Measured]) -> None:
+    missing = {claim.id for claim in study.claims} ^ {entry.claim.id for entry in measured}
+    if missing:
+        raise AssertionError(f"{study.name} must measure each of its claims once: {sorted(missing)}")

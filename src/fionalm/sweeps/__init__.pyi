@@ -1,0 +1,11 @@
+from .executors import EXECUTORS as EXECUTORS
+from .executors import Executor as Executor
+from .executors import RayExecutor as RayExecutor
+from .executors import SerialExecutor as SerialExecutor
+from .processes import LocalExecutor as LocalExecutor
+from .processes import available_cores as available_cores
+from .run import run_sweep as run_sweep
+from .store import TrialStore as TrialStore
+from .trial import TRIAL_VERSION as TRIAL_VERSION
+from .trial import Trial as Trial
+from .trial import TrialOutcome as TrialOutcome

@@ -1,0 +1,143 @@
+"""From a config to what the loop needs: the model, its parameter groups, optimizer, schedule and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fionalm.data import PackedLoader, evaluation_batches
+from fionalm.errors import UserError
+from fionalm.models import Decoder
+from fionalm.optim import build_optimizer, build_scheduler
+from fionalm.training.checkpoint import TrainState
+from fionalm.training.config import TrainConfig
+from fionalm.training.distributed import Parallel, World, blocks, parallelize, regroup
+from fionalm.training.step import LossModule
+
+Precision = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What is trained and evaluated on, as this process sees it."""
+
+    train: Callable[[int], Tensor]
+    """Step to tokens [batch / processes, seq + 1] on the device."""
+    validation: list[Tensor]
+    """Tokens [batch / processes, seq + 1] on the device; empty: no evaluation."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to be trained."""
+
+    model: nn.Module
+    parallel: Parallel
+    state: TrainState
+    trained: list[Tensor]
+    """The optimizer's parameters, whose gradients are clipped together."""
+    precision: Precision
+
+
+def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
+    """Make the model (unless it is given), spread it over the processes, and give it its optimizer and schedule.
+
+    A model that is given keeps its weights: a parameterization then only sets its learning rates.
+    """
+    fresh = model is None
+    if model is None:
+        model = Decoder(config.model, torch.Generator().manual_seed(config.seed))
+    groups = parameter_groups(config, model, initialize=fresh)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    many_shards = world.size > 1 and config.strategy == "fsdp2"
+    if not many_shards:  # sharding moves each block by itself, so that the device never holds the whole
+        model.to(world.device)
+    module = LossModule(model, config.z_loss)
+    if config.compile:
+        for part in blocks(model) if many_shards else [module]:
+            part.compile()
+    half = wants_bf16(config, world.device)
+    parallel = parallelize(module, model, config.strategy, world, torch.bfloat16 if half else None)
+    optimizer = build_optimizer(config.optimizer, regroup(groups, names, parallel.parameters))
+    scheduler = build_scheduler(config.schedule, optimizer, config.steps)
+    persistent = model.state_dict(keep_vars=True)
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    precision = partial(torch.autocast, world.device.type, torch.bfloat16) if half and not many_shards else nullcontext
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = TrainState(parallel.parameters, buffers, optimizer, scheduler)
+    return Built(model, parallel, state, trained, precision)
+
+
+def parameter_groups(config: TrainConfig, model: nn.Module, *, initialize: bool) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: the parameterization's, or one of all parameters that are trained."""
+    chosen, optimizer = config.parameterization, config.optimizer
+    if chosen is None:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": optimizer.lr, "weight_decay": optimizer.weight_decay, "name": "all"}]
+    from fionalm.scaling import parameterize
+
+    return parameterize(
+        model,
+        chosen.name,
+        optimizer=optimizer.name,
+        base_lr=optimizer.lr,
+        base_width=chosen.base_width,
+        alignment=chosen.alignment,
+        gammas=chosen.gammas,
+        weight_decay=optimizer.weight_decay,
+        initialize=initialize,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Return whether forward passes run in bf16: where asked for, or by itself on a GPU that has it."""
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bf16"
+
+
+def make_batches(config: TrainConfig, corpus: Any, world: World) -> Batches:
+    """Cut the corpus into this process's share of every batch.
+
+    Raises:
+        UserError: the processes cannot share the batch equally, or the corpus has tokens that the model has not.
+    """
+    if config.batch_size % world.size:
+        raise UserError(
+            f"batch_size {config.batch_size} cannot be shared by {world.size} processes: expected a multiple of "
+            f"{world.size}"
+        )
+    vocabulary = getattr(corpus, "vocab_size", 0)
+    if vocabulary > config.model.vocab_size:
+        raise UserError(
+            f"model.vocab_size {config.model.vocab_size} is too small for the corpus, whose tokenizer has "
+            f"{vocabulary} tokens: expected at least {vocabulary}"
+        )
+    seq_len, share = config.data.seq_len, {"rank": world.rank, "world_size": world.size}
+    # Two runs that differ in either seed see another order.
+    seed = config.seed + 1_000_003 * config.data.seed
+    loader = PackedLoader(corpus.train, config.batch_size, seq_len, seed=seed, **share)
+    validation: list[Tensor] = []
+    if config.eval_batches and len(corpus.validation) > seq_len:
+        validation = [b.to(world.device) for b in _validation(config, corpus.validation, world)]
+
+    def train_batch(step: int) -> Tensor:
+        return loader.batch(step).to(world.device, non_blocking=True)
+
+    return Batches(train_batch, validation)
+
+
+def _validation(config: TrainConfig, tokens: Any, world: World) -> list[Tensor]:
+    """Return this process's equal share of the rows that are evaluated; a remainder is left out by all."""
+    windows = evaluation_batches(tokens, config.batch_size, config.data.seq_len, config.eval_batches)
+    rows = torch.cat(windows)
+    shared = len(rows) // world.size * world.size
+    own = rows[:shared][world.rank :: world.size]
+    return list(own.split(config.batch_size // world.size)) if shared else []

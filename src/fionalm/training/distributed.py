@@ -1,0 +1,204 @@
+"""Several processes, one run: found through torchrun's environment, joined with DDP or FSDP2.
+
+    torchrun --nproc-per-node 2 -m fionalm.training CONFIG.json --out DIR
+
+Processes talk over gloo on CPU and NCCL on CUDA. Each reads its own share of every batch, so that the losses are
+those of one process with the same batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fionalm.errors import UserError, choice_error
+from fionalm.training.config import Strategy
+
+Value = TypeVar("Value")
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, as one of them sees them."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files and the progress."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of `values` over the processes; every one must call this."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process; every one must call this."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([int(flag)], device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def on_main(self, function: Callable[[], Value]) -> Value:
+        """Run `function` in the main process, and return or raise what it did there in every process."""
+        if self.size == 1:
+            return function()
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = function()
+            except Exception as error:
+                outcome[1] = error if isinstance(error, UserError) else RuntimeError(f"the main process: {error!r}")
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    def main_first(self, function: Callable[[], Value]) -> Value:
+        """Run `function` in the main process, then in the others, which find its cached files."""
+        if self.size == 1:
+            return function()
+        mine: list[Value] = []
+        self.on_main(lambda: mine.append(function()))
+        return mine[0] if mine else function()
+
+
+@contextmanager
+def distributed(device: str | torch.device | None = None) -> Iterator[World]:
+    """Join torchrun's other processes, if there are any, and leave them at the end.
+
+    A process group that the caller has started is used and left as it is.
+
+    Args:
+        device: `cpu`, `cuda` or a device; None: this process's GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    started = False
+    many = int(os.environ.get("WORLD_SIZE", "1")) > 1 and all(name in os.environ for name in TORCHRUN_VARIABLES)
+    found = pick_device(device)
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
+    if many and not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+        started = True
+    try:
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            yield World(found, dist.get_rank(), dist.get_world_size())
+        else:
+            yield World(found)
+    finally:
+        if started:
+            dist.destroy_process_group()
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """Return the device to train on; see `distributed`."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise choice_error("device", device, ("cpu", "cuda")) from None
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"device {str(device)!r} was asked for, but torch sees no GPU: expected 'cpu'")
+        if found.index is None:
+            found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return found
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """A module that several processes train together, and its parameters by their names in the model."""
+
+    module: nn.Module
+    parameters: dict[str, nn.Parameter]
+    set_sync: Callable[[bool], None] | None
+    """Whether the next backward shares its gradients; None: nothing to share."""
+
+    def release(self) -> None:
+        """Give back what a forward pass without a backward leaves gathered."""
+        reshard = getattr(self.module, "reshard", None)
+        if reshard is not None:
+            reshard()
+
+
+def parallelize(
+    module: nn.Module, model: nn.Module, strategy: Strategy, world: World, dtype: torch.dtype | None = None
+) -> Parallel:
+    """Spread `module`, which computes `model`'s loss, over the world's processes.
+
+    Args:
+        module: has `model` inside.
+        model: whose names the parameters are known by.
+        strategy: `ddp` or `fsdp2`; one process needs neither.
+        world: the processes.
+        dtype: what FSDP2 gathers the parameters in; None: as they are. Gradients are summed in float32.
+    """
+    set_sync: Callable[[bool], None] | None = None
+    if world.size > 1 and strategy == "ddp":
+        devices = [world.device.index] if world.device.type == "cuda" else None
+        wrapped = nn.parallel.DistributedDataParallel(
+            module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+        def set_sync(sync: bool) -> None:
+            wrapped.require_backward_grad_sync = sync
+
+        module = wrapped
+    elif world.size > 1:
+        _shard(module, model, world, dtype)
+        set_sync = module.set_requires_gradient_sync  # type: ignore[assignment]
+    return Parallel(module, dict(model.named_parameters()), set_sync)
+
+
+def regroup(groups: list[dict[str, Any]], names: dict[int, str], parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Point parameter groups at the parameters that now go by the same names, which FSDP2 has replaced.
+
+    Args:
+        groups: made before the model was sharded.
+        names: of the parameters then, by `id`.
+        parameters: by name, now.
+    """
+    return [{**group, "params": [parameters[names[id(p)]] for p in group["params"]]} for group in groups]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that repeat: the children of the module list that holds the most parameters."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=[]))
+
+
+def _shard(module: nn.Module, model: nn.Module, world: World, dtype: torch.dtype | None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    # Inputs keep their type: positions' cosines and sines lose too much in bf16.
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None, cast_forward_inputs=False
+    )
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh, mp_policy=policy)

@@ -1,0 +1,74 @@
+"""The trained model out of the trainer, as a folder that `fionalm.models.load_model` reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fionalm.errors import UserError
+from fionalm.models import Decoder
+from fionalm.paths import write_error
+from fionalm.training.distributed import World
+
+
+def export_model(model: nn.Module, tokenizer: Any, folder: Path, world: World) -> bool:
+    """Write the model and its tokenizer to `folder`, whole or not at all; every process calls this.
+
+    Args:
+        model: has `save_pretrained`, as the own decoder and `transformers` models do; sharded ones are gathered.
+        tokenizer: has `save` (of tokenizers) or `save_pretrained` (of transformers); None: none is written.
+        folder: replaced if it is there.
+        world: the processes.
+
+    Returns:
+        Whether the model can save itself; nothing is written otherwise.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if not hasattr(model, "save_pretrained"):
+        return False
+    weights = _gather(model) if world.size > 1 else None
+
+    def write() -> None:
+        unfinished = folder.with_name(f".unfinished-{folder.name}")
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            _save(model, weights, unfinished)
+            if hasattr(tokenizer, "save_pretrained"):
+                tokenizer.save_pretrained(str(unfinished))
+            elif hasattr(tokenizer, "save"):
+                tokenizer.save(str(unfinished / "tokenizer.json"))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(unfinished, folder)
+        except (OSError, UserError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise (error if isinstance(error, UserError) else write_error(folder, error)) from error
+
+    world.on_main(write)
+    return True
+
+
+def _gather(model: nn.Module) -> dict[str, Any]:
+    """Return the whole weights on the main process's CPU, and an empty dict in the others."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def _save(model: Any, weights: dict[str, Any] | None, folder: Path) -> None:
+    if weights is None:
+        model.save_pretrained(folder)
+    elif isinstance(model, Decoder):
+        with torch.device("meta"):
+            whole = Decoder(model.config)
+        whole.load_state_dict(weights, assign=True)
+        whole.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, state_dict=weights)
