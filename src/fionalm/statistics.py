@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the one way in which an effect gets its uncertainty.
+"""Bootstrap intervals: the one way in which an effect gets its uncertainty; and Student's t for fitted lines.
 
 A leaf that every room may import; it knows arrays, nothing of models or runs.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,14 @@ def bootstrap(
     seed: int = 0,
     paired: bool = False,
 ) -> Interval:
-    """Percentile bootstrap of `statistic(*samples)` (Efron and Tibshirani 1993, chapter 13).
+    """Expanded percentile bootstrap of `statistic(*samples)`.
+
+    The percentile interval (Efron and Tibshirani 1993, chapter 13) of few units is too narrow: at a level of
+    95% it covers the mean of a normal sample of 5 in 82% of cases. Its percentiles are therefore moved
+    outwards to where the t interval of the smallest sample would have them (Hesterberg 2015, section 5.3):
+    90% of cases at 5 units, 93% at 6, 94% from 8 on; for large samples nothing changes. Of 3 units no
+    interval inside the range of the resamples covers more than 75%: the ends are then the extremes, to be
+    read as such.
 
     Args:
         statistic: maps one array a sample to a float.
@@ -45,13 +53,15 @@ def bootstrap(
         paired: draw the same indices for every sample (they share axis 0).
 
     Returns:
-        The statistic of the data and the percentile interval. Resamples whose statistic is not finite are
+        The statistic of the data and the interval. Resamples whose statistic is not finite are
         left out; if over half are, the ends are NaN. With one unit along axis 0 there is no spread to
         resample, and the ends are NaN rather than a width of zero.
 
     Raises:
-        ValueError: an empty sample, or paired samples of unequal length.
+        ValueError: an empty sample, paired samples of unequal length, or a level outside (0, 1).
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: expected a confidence level between 0 and 1, such as 0.95")
     arrays = [np.asarray(sample) for sample in samples]
     sizes = [len(array) for array in arrays]
     if not arrays or min(sizes) == 0:
@@ -73,6 +83,53 @@ def bootstrap(
     finite = values[np.isfinite(values)]
     if len(finite) <= resamples / 2:
         return Interval(estimate, math.nan, math.nan)
-    tail = (1 - level) / 2
+    tail = _expanded_tail(level, min(size for size in sizes if size > 1))
     low, high = np.quantile(finite, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high))
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's t distribution with `degrees` degrees of freedom.
+
+    Solves the finite series of its distribution function (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4);
+    above 1,000 degrees by the first term of its expansion about the normal quantile (26.7.5), right to six
+    digits.
+
+    Raises:
+        ValueError: a probability outside (0, 1), or no degree of freedom.
+    """
+    if not 0 < probability < 1 or degrees < 1:
+        raise ValueError(
+            f"probability {probability} in (0, 1) and degrees of freedom {degrees} above 0 expected"
+        )
+    if probability < 0.5:
+        return -student_t_quantile(1 - probability, degrees)
+    if degrees > 1000:
+        z = NormalDist().inv_cdf(probability)
+        return z + (z**3 + z) / (4 * degrees)
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        if _t_central_probability(middle, degrees) < 2 * probability - 1:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(degrees) * math.tan((low + high) / 2)
+
+
+def _t_central_probability(angle: float, degrees: int) -> float:
+    """Return P(|T| < t) with angle = atan(t / sqrt(degrees))."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2
+    term = cosine if odd else 1.0
+    total = 0.0 if degrees == 1 else term
+    for k in range(2 + odd, degrees, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def _expanded_tail(level: float, units: int) -> float:
+    """Return the tail probability whose percentile is as far out as the t interval of `units` values."""
+    t = student_t_quantile((1 + level) / 2, units - 1)
+    return NormalDist().cdf(-math.sqrt(units / (units - 1)) * t)

@@ -63,10 +63,10 @@ def test_an_unknown_column_names_those_there(dataset, cache):
 
 
 def test_an_unknown_split_and_an_unknown_dataset_are_one_sentence(dataset):
-    with pytest.raises(UserError, match="'trian' .* Available splits") as raised:
+    with pytest.raises(UserError, match=r"'trian' .* Available splits") as raised:
         list(read_documents(DataConfig(source=f"hf:{dataset}", split="trian")))
     assert "\n" not in str(raised.value)
-    with pytest.raises(UserError, match="cannot stream .* 'hf:nobody/nothing'"):
+    with pytest.raises(UserError, match=r"cannot stream .* 'hf:nobody/nothing'"):
         list(read_documents(DataConfig(source="hf:nobody/nothing")))
 
 

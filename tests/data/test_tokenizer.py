@@ -53,9 +53,9 @@ def test_what_is_not_a_tokenizer_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="found nothing"):
         load_tokenizer(tmp_path / "gone.json")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="found config.json"):
+    with pytest.raises(UserError, match=r"found config\.json"):
         load_tokenizer(tmp_path)
-    with pytest.raises(UserError, match="is not a tokenizer.json"):
+    with pytest.raises(UserError, match=r"is not a tokenizer\.json"):
         load_tokenizer(tmp_path / "config.json")
 
 

@@ -52,7 +52,9 @@ def make_run():
     return build_run
 
 
-def build_run(folder: Path, title: str = "Small-scale proxies for large-scale instabilities", claims=None) -> Path:
+def build_run(
+    folder: Path, title: str = "Small-scale proxies for large-scale instabilities", claims=None
+) -> Path:
     folder.mkdir(parents=True)
     config = {
         "study": "training-instabilities",
@@ -65,7 +67,7 @@ def build_run(folder: Path, title: str = "Small-scale proxies for large-scale in
         },
         "scale": "laptop",
         "seeds": 3,
-        "command": "fiona reproduce training-instabilities --scale laptop --seeds 3 --out runs/training-instabilities",
+        "command": "fiona reproduce training-instabilities --scale laptop --seeds 3 --out runs/instabilities",
         "model": {"d_model": 64, "n_layers": 3, "qk_norm": False, "norm_eps": 1e-6, "head_dim": None},
         "optimizer": {"name": "adamw", "lr": 3e-3, "betas": [0.9, 0.95], "eps": 1e-8},
         "lrs": LRS,
@@ -84,10 +86,14 @@ def build_run(folder: Path, title: str = "Small-scale proxies for large-scale in
     _figures(folder)
     table = Table(
         columns=["intervention", "LR sensitivity", "low", "high", "diverged runs"],
-        rows=[["none", 1.213, 0.98, 1.44, 31], ["qk-layernorm", 0.402, 0.31, 0.53, 4], ["z-loss", 1.02, None, None, 22]],
+        rows=[
+            ["none", 1.213, 0.98, 1.44, 31],
+            ["qk-layernorm", 0.402, 0.31, 0.53, 4],
+            ["z-loss", 1.02, None, None, 22],
+        ],
         caption="LR sensitivity of each intervention, in nats",
     )
-    text = "The sweep is the paper's, in half-decades.\n\nRuns that diverged count at the loss of initialisation."
+    text = "The sweep is the paper's, in half-decades.\n\nRuns that diverged count at the initial loss."
     write_sections(folder, [Section("Interventions", text, [table], ["sensitivity"])])
     return folder
 
@@ -170,7 +176,9 @@ def _figures(folder: Path) -> None:
         loss = [3.2 - 0.25 * octaves + 0.35 * (math.log10(lr) + 2 + drift * octaves) ** 2 for lr in LRS]
         loss[-1] = math.nan if width > 64 else 9.1
         loss[-2] = math.inf if width > 256 and drift else loss[-2]
-        return Line(f"width {width}", LRS, loss, [value - 0.08 for value in loss], [value + 0.08 for value in loss])
+        return Line(
+            f"width {width}", LRS, loss, [value - 0.08 for value in loss], [value + 0.08 for value in loss]
+        )
 
     panels = {
         "standard, global LR": [curve(width, 0.35) for width in WIDTHS],
@@ -206,7 +214,11 @@ def _figures(folder: Path) -> None:
     save_figure(
         lines_with_intervals(
             [
-                Line(f"block {block}", steps, (block + 1) * np.exp(steps / 300) + generator.normal(size=100) ** 2)
+                Line(
+                    f"block {block}",
+                    steps,
+                    (block + 1) * np.exp(steps / 300) + generator.normal(size=100) ** 2,
+                )
                 for block in range(3)
             ],
             x_label="step",

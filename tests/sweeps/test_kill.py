@@ -1,4 +1,4 @@
-"""A sweep that is killed, interrupted or run twice at once: nothing finished is lost, nothing goes on alone."""
+"""A sweep that is killed, interrupted or run twice at once: nothing finished is lost, no process stays."""
 
 from __future__ import annotations
 

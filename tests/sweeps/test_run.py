@@ -137,7 +137,7 @@ def test_users_mistake_ends_the_sweep_and_keeps_what_is_finished(store: TrialSto
         trial("user_error", cost=2, width=65),
         trial("parabola", lr=1),
     ]
-    with pytest.raises(UserError, match="^width 65 is not divisible by the heads$"):
+    with pytest.raises(UserError, match=r"^width 65 is not divisible by the heads$"):
         run_sweep(trials, store=store, executor=executor, workers=1, quiet=True)
     assert store.get(trials[0]) is not None
     assert store.get(trials[1]) is None
@@ -159,7 +159,7 @@ def test_function_that_does_not_exist_is_a_users_mistake(
 
 
 def test_unknown_executor_and_no_workers_are_refused(store: TrialStore) -> None:
-    with pytest.raises(UserError, match="unknown executor 'lokal'.*did you mean 'local'"):
+    with pytest.raises(UserError, match=r"unknown executor 'lokal'.*did you mean 'local'"):
         run_sweep([trial("diverged")], store=store, executor="lokal")
     with pytest.raises(UserError, match="at least one worker, not 0"):
         run_sweep([trial("diverged")], store=store, workers=0)
@@ -169,10 +169,12 @@ def test_trial_finished_elsewhere_in_the_meantime_is_not_run(store: TrialStore, 
     log = tmp_path / "log"
     trials = [trial("logged", log=str(log), x=x) for x in (1, 2)]
 
+    second = trials[1]
+
     class Elsewhere(SerialExecutor):
-        def run(self, trials_left):
-            store.put(trials[1], {"square": 4})
-            yield from super().run(trials_left)
+        def run(self, trials):
+            store.put(second, {"square": 4})
+            yield from super().run(trials)
 
     outcomes = run_sweep(trials, store=store, executor=Elsewhere(), quiet=True)
     assert [outcome.cached for outcome in outcomes] == [False, True]

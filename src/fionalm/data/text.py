@@ -148,14 +148,14 @@ def _plain_text(file: TextIO, separator: str | None) -> Iterator[str]:
         if separator:
             *whole, held = held.split(separator)
             yield from whole
-        if len(held) > DOCUMENT_CHARACTERS:
-            *whole, held = _cut(held)
-            yield from whole
+        *whole, held = _cut(held, keep=len(separator or ""))  # a separator may have been read by half
+        yield from whole
     yield held
 
 
-def _cut(document: str) -> Iterator[str]:
-    while len(document) > DOCUMENT_CHARACTERS:
+def _cut(document: str, keep: int = 0) -> Iterator[str]:
+    """Yield pieces cut at line ends, the last of which is longer than `keep` if there was a cut."""
+    while len(document) > DOCUMENT_CHARACTERS + keep:
         end = document.rfind("\n", 0, DOCUMENT_CHARACTERS) + 1 or DOCUMENT_CHARACTERS
         yield document[:end]
         document = document[end:]

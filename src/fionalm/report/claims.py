@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ Verdict = Literal["supported", "contradicted", "inconclusive"]
 DIRECTIONS: tuple[Direction, ...] = ("greater", "less", "within")
 VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "inconclusive")
 CLAIMS_FILE = "claims.json"
+_TEXTS = ("id", "claim", "paper", "statistic", "unit", "samples")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Claim:
         """Return the condition for support in words, such as `above 1.5 nats`."""
         low, high = self.bounds
         unit = f" {self.unit}" if self.unit else ""
+        if low == high:
+            return f"exactly {format_number(low)}{unit}"
         if self.direction == "within":
             return f"between {format_number(low)} and {format_number(high)}{unit}"
         return (
@@ -101,6 +104,13 @@ class Measured:
     reason: str
     n: int | None = None
     detail: str = ""
+
+    @property
+    def counted(self) -> str:
+        """Return what the interval is over, such as `3 seeds`; empty where `n` is not known."""
+        if self.n is None:
+            return ""
+        return f"{self.n:,} {self.claim.samples.removesuffix('s') if self.n == 1 else self.claim.samples}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `claims.json` holds; a number that is not finite becomes None."""
@@ -142,10 +152,11 @@ def measure(claim: Claim, interval: Interval, *, detail: str = "", n: int | None
         raise ValueError(f"claim {claim.id!r}: interval [{low}, {high}] has its ends in the wrong order")
     if claim.exact and math.isfinite(estimate) and not estimate == low == high:
         raise ValueError(f"claim {claim.id!r} is exact, but its interval [{low}, {high}] has a width")
-    verdict, reason = _decide(claim, Interval(estimate, low, high), n)
-    return Measured(
-        claim, Interval(estimate, low, high), verdict, reason, None if n is None else int(n), detail
+    undecided = Measured(
+        claim, Interval(estimate, low, high), "inconclusive", "", None if n is None else int(n), detail
     )
+    verdict, reason = _decide(undecided)
+    return replace(undecided, verdict=verdict, reason=reason)
 
 
 def count_verdicts(measured: Sequence[Measured]) -> dict[Verdict, int]:
@@ -188,16 +199,16 @@ def read_claims(folder: Path | str) -> list[Measured]:
     return [_from_dict(entry, path) for entry in entries]
 
 
-def _decide(claim: Claim, interval: Interval, n: int | None) -> tuple[Verdict, str]:
+def _decide(entry: Measured) -> tuple[Verdict, str]:
+    claim, interval = entry.claim, entry.interval
     bound_low, bound_high = claim.bounds
     low, high = interval.low, interval.high
     if not math.isfinite(interval.estimate):
         return "inconclusive", "the effect could not be measured"
     if not (math.isfinite(low) and math.isfinite(high)):
-        given = (
-            "" if n is None else f" from {n} {claim.samples.removesuffix('s') if n == 1 else claim.samples}"
+        return "inconclusive", "no interval can be given" + (
+            f" from {entry.counted}" if entry.counted else ""
         )
-        return "inconclusive", f"no interval can be given{given}"
     what = "the exact value" if claim.exact else "the whole interval"
     if not low <= interval.estimate <= high:
         what += ", which does not hold its own estimate,"
@@ -210,12 +221,7 @@ def _decide(claim: Claim, interval: Interval, n: int | None) -> tuple[Verdict, s
         return "supported", f"{what} is {claim.criterion}"
     if high < bound_low or low > bound_high:
         return "contradicted", f"{what} is not {claim.criterion}"
-    crossed = (
-        "the exact value lies on the threshold"
-        if claim.exact
-        else "the interval reaches both sides of the threshold"
-    )
-    return "inconclusive", crossed
+    return "inconclusive", f"{'the exact value' if claim.exact else 'the interval'} touches the threshold"
 
 
 def _from_dict(entry: Any, path: Path) -> Measured:
@@ -223,6 +229,9 @@ def _from_dict(entry: Any, path: Path) -> Measured:
         raise UserError(f"{path} should hold objects, not {type(entry).__name__}")
     try:
         values = {field.name: entry[field.name] for field in fields(Claim) if field.name in entry}
+        values |= {name: str(values[name]) for name in _TEXTS if name in values}
+        if values.get("paper_effect") is not None:
+            values["paper_effect"] = float(values["paper_effect"])
         if isinstance(values.get("threshold"), list):
             values["threshold"] = tuple(values["threshold"])
         low, high = (_number(end) for end in entry["interval"])

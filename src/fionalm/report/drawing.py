@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from fionalm.report.style import HEIGHT, INK, MARKERS, MUTED, PAPER, WIDTH, Chart, series_colors
-from fionalm.report.wording import format_number
+from fionalm.report.wording import format_tick
 
+Numbers = Sequence[float] | np.ndarray
 Scale = Literal["linear", "log"]
 MAX_TICKS = 7
 
@@ -28,10 +29,10 @@ class Line:
     """
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Numbers
+    y: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
     style: Literal["line", "points", "dashed"] = "line"
     color: int | None = None
 
@@ -57,7 +58,7 @@ def frame(
         axes.remove()
     all_axes = all_axes[:count]
     for index, (axes, name) in enumerate(zip(all_axes, panels, strict=False)):
-        axes.set_title(name, pad=22 if y_label and index % columns == 0 else None)
+        axes.set_title(name, pad=22 if y_label else 6)
         axes.tick_params(labelbottom=True, labelleft=True)
         if index + columns >= count:
             axes.set_xlabel(x_label)
@@ -113,7 +114,7 @@ def scales(axes: Axes, lines: Sequence[Line], x_scale: Scale, y_scale: Scale) ->
     """Set scales and readable ticks; a scale without one positive value stays linear."""
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         scale = x_scale if name == "x" else y_scale
-        axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
         if scale == "linear":
             continue
         values = {
@@ -122,7 +123,7 @@ def scales(axes: Axes, lines: Sequence[Line], x_scale: Scale, y_scale: Scale) ->
         if not values:
             continue
         (axes.set_xscale if name == "x" else axes.set_yscale)("log", nonpositive="mask")
-        axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
         axis.set_minor_locator(NullLocator())
         if name == "x" and len(values) <= 4 * MAX_TICKS:
             # A sweep's own grid (3e-4, 1e-3, ... or 64, 128, ...) says more than powers of ten.
@@ -134,11 +135,13 @@ def scales(axes: Axes, lines: Sequence[Line], x_scale: Scale, y_scale: Scale) ->
 
 def mark(axes: Axes, horizontal: Mapping[str, float], vertical: Mapping[str, float]) -> None:
     """Draw labelled horizontal and vertical lines."""
+    if horizontal:
+        axes.margins(y=0.1)  # room for a label above the highest line
     look: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (1.5, 2)), "zorder": 1}
     for label, value in horizontal.items():
         axes.axhline(value, **look)
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(label, (1, value), (0, 3), ha="right", color=MUTED, fontsize=8.5, **place)
+        axes.annotate(label, (0, value), (4, 3), color=MUTED, fontsize=8.5, **place)
     for label, value in vertical.items():
         axes.axvline(value, **look)
         place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from matplotlib.transforms import offset_copy
 
 from fionalm.report.drawing import Line, Scale, draw, finish, frame, line_rows, looks, mark, scales
 from fionalm.report.style import MARKERS, MUTED, PAPER, WIDTH, Chart, series_colors, styled
@@ -76,32 +77,42 @@ def loss_against_lr(
     """Draw final loss against learning rate, a line a width or an intervention.
 
     The best learning rate of every curve is filled; runs that diverged (loss not finite, or above
-    `initial_loss`) are crosses at the initial loss, or at the top of the axes where that is not known.
+    `initial_loss`) are crosses at the initial loss, or nearer to the curves where that is not known or so
+    far up that the curves could not be told apart.
     """
     panels = curves if isinstance(curves, Mapping) else {"": curves}
     everything = [line for panel in panels.values() for line in panel]
-    finite = [value for line in everything for value in line.y if math.isfinite(value)]
-    ceiling = initial_loss if math.isfinite(initial_loss) else max(finite, default=1.0)
+    ceiling = initial_loss if math.isfinite(initial_loss) else math.inf
+    kept_losses = [
+        value for line in everything for value in line.y if value <= ceiling and math.isfinite(value)
+    ]
+    worst, best_loss = max(kept_losses, default=1.0), min(kept_losses, default=0.0)
+    top = min(ceiling, worst + 0.3 * (worst - best_loss or 1.0))
     with styled():
         chart, all_axes = frame(panels, x_label, y_label, title, columns)
         look = looks(everything, ordered)
         for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
             scales(axes, panel, "log", "linear")
-            for line in panel:
-                diverged = [not value <= ceiling for value in line.y]
-                kept = [math.nan if lost else value for value, lost in zip(line.y, diverged, strict=True)]
+            lost_any = False
+            for number, line in enumerate(panel):
+                lost = [not (value <= ceiling and math.isfinite(value)) for value in line.y]
+                kept = [math.nan if gone else value for value, gone in zip(line.y, lost, strict=True)]
                 color, marker = look(line)
                 draw(axes, replace(line, y=kept), color, marker, hollow=True)
-                lost_at = [x for x, lost in zip(line.x, diverged, strict=True) if lost]
-                axes.plot(
-                    lost_at, [ceiling] * len(lost_at), "x", color=color, markersize=6, markeredgewidth=1.6
+                lost_at = [x for x, gone in zip(line.x, lost, strict=True) if gone]
+                lost_any |= bool(lost_at)
+                # Crosses of several series at one learning rate stand side by side.
+                aside = offset_copy(
+                    axes.transData, chart, x=6 * (number - (len(panel) - 1) / 2), units="points"
                 )
-                if any(math.isfinite(value) for value in kept):
+                axes.plot(lost_at, [top] * len(lost_at), "x", color=color, markersize=5, transform=aside)
+                axes.update_datalim([(x, top) for x in lost_at])  # a moved marker does not count by itself
+                if not all(lost):
                     best = int(np.nanargmin(kept))
                     axes.plot(line.x[best], kept[best], marker, color=color, markersize=8, zorder=4)
                 chart.rows += line_rows(name, line, x_label, y_label)
-            if math.isfinite(initial_loss):
-                mark(axes, {"initial loss": initial_loss}, {})
+            if lost_any or top == ceiling:
+                mark(axes, {"initial loss" if top == ceiling else "diverged": top}, {})
         finish(chart, all_axes)
     return chart
 

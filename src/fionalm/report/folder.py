@@ -184,6 +184,8 @@ def _section(title: str, text: str = "", tables: Sequence[Any] = (), figures: Se
 
 
 def _table(columns: Sequence[Any], rows: Sequence[Any], caption: str = "") -> Table:
+    if any(len(row) != len(columns) for row in rows):
+        raise TypeError(f"every row of a table needs its {len(columns)} cells")
     return Table([str(column) for column in columns], [list(row) for row in rows], str(caption))
 
 

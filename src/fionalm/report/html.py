@@ -20,7 +20,7 @@ from markupsafe import Markup
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_bytes
 from fionalm.report.claims import VERDICTS, count_verdicts
-from fionalm.report.folder import Run, SavedFigure, Section, flatten, is_run, read_run, study_folders
+from fionalm.report.folder import Run, SavedFigure, Section, Table, flatten, is_run, read_run, study_folders
 from fionalm.report.svg import inline_figure, interval_svg
 from fionalm.report.wording import clean, format_interval, format_number, format_seconds
 
@@ -145,6 +145,7 @@ def _environment() -> Environment:
         seconds=format_seconds,
         interval=lambda measured: format_interval(measured.interval.low, measured.interval.high),
         drawing=interval_svg,
+        numeric_columns=_numeric_columns,
         paragraphs=lambda text: [part for part in re.split(r"\n\s*\n", str(text).strip()) if part],
     )
     environment.tests["numeric"] = _is_number
@@ -175,6 +176,15 @@ def _paper(paper: Any) -> dict[str, str]:
     if not re.match(r"https?://", words["url"]):
         words["url"] = ""  # a link is followed by a click: never javascript: or file:
     return words
+
+
+def _numeric_columns(table: Table) -> list[bool]:
+    """Tell of each column whether it holds numbers only, some of which may be missing."""
+    columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
+    return [
+        any(_is_number(cell) for cell in cells) and all(cell is None or _is_number(cell) for cell in cells)
+        for cells in columns
+    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -75,13 +75,13 @@ def interval_svg(measured: Measured) -> Markup:
     for end in dict.fromkeys(ends):
         parts.append(f'<line class="threshold" x1="{place(end):.1f}" x2="{place(end):.1f}" y1="3" y2="28"/>')
         parts.append(_label(place(end), format_number(end)))
-    if claim.paper_effect is not None and math.isfinite(claim.paper_effect):
-        parts.append(_diamond(place(claim.paper_effect), clipped))
     if math.isfinite(interval.low) and math.isfinite(interval.high):
         start, stop = place(interval.low), place(interval.high)
         parts.append(
             f'<line class="range" x1="{start:.1f}" x2="{max(stop, start + 0.1):.1f}" y1="15" y2="15"/>'
         )
+    if claim.paper_effect is not None and math.isfinite(claim.paper_effect):
+        parts.append(_diamond(place(claim.paper_effect), clipped))
     if math.isfinite(interval.estimate):
         parts.append(f'<circle class="estimate" cx="{place(interval.estimate):.1f}" cy="15" r="4.5"/>')
     body = "".join(parts)

@@ -40,6 +40,18 @@ def format_number(value: Any, digits: int = 3) -> str:
     return f"{float(f'{value:.{digits}g}'):.{digits}g}"
 
 
+def format_tick(value: float) -> str:
+    """Write a number of an axis: learning rates as `3e-4` and `0.03`, sizes as `200k`, `3M` and `1.5B`."""
+    size = abs(value)
+    if 0 < size < 0.0099:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if unit <= size < unit * 1e3:
+            return format_number(value / unit) + name
+    return format_number(value / 1e3) + "k" if 2e4 <= size < 1e6 else format_number(value)
+
+
 def format_interval(low: float, high: float) -> str:
     """Write an interval, `[0.12, 0.34]`; one without ends is `no interval`."""
     if math.isnan(low) or math.isnan(high):

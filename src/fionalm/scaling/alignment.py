@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fionalm.errors import UserError
 
-from .hooks import check_every, hooked, is_due, rms, sample_rows, to_floats, whole, without_compile
+from .hooks import check_every, hooked, is_due, reshard, rms, sample_rows, to_floats, whole, without_compile
 from .roles import clean_name, unwrap
 
 TERMS = ("weight", "update", "alpha", "omega", "u")
@@ -40,7 +40,9 @@ def log_alignment_ratio(activations: Tensor, weight: Tensor) -> Tensor:
     z, weight = activations.detach().float(), weight.detach().float()
     if n < 2:
         return z.new_full((), math.nan)
-    return (rms(z @ weight).log() - rms(z).log() - rms(weight).log()) / math.log(n)
+    with torch.autocast(z.device.type, enabled=False):
+        product = z @ weight
+    return (rms(product).log() - rms(z).log() - rms(weight).log()) / math.log(n)
 
 
 class AlignmentProbe:
@@ -140,7 +142,7 @@ class AlignmentProbe:
         }
 
     def _watch(self, act: Callable[[str, nn.Module, Tensor], None]) -> None:
-        """Call `act(name, layer, z)` with each layer's incoming activations [..., fan-in] in every forward."""
+        """Call `act(name, layer, z)` with the incoming activations [..., fan-in] of each layer that runs."""
         for name, layer in self._layers().items():
 
             def after(module: nn.Module, args: tuple[Any, ...], output: Any, name: str = name) -> None:
@@ -158,9 +160,11 @@ class AlignmentProbe:
         try:
             with without_compile():
                 self._watch(act)
-                unwrap(self.model)(self.probe_batch)
+                model = unwrap(self.model)
+                model(self.probe_batch.to(next(model.parameters()).device))
         finally:
             self._hooks.close()
+            reshard(self.model)
             for module, training in modes.items():
                 module.training = training
 

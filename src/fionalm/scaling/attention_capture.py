@@ -55,7 +55,8 @@ def max_attention_logit(
     for start in range(0, n_queries, band):
         stop = min(start + band, n_queries)
         end = min(stop, n_keys) if is_causal else n_keys
-        logits = query[..., start:stop, :] @ key[..., :end, :].mT  # [..., heads, band, end]
+        with torch.autocast(query.device.type, enabled=False):
+            logits = query[..., start:stop, :] @ key[..., :end, :].mT  # [..., heads, band, end]
         if is_causal:
             allowed = torch.ones(stop - start, end, dtype=torch.bool, device=logits.device).tril(start)
             logits = logits.masked_fill(~allowed, -math.inf)

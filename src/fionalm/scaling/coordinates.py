@@ -61,7 +61,7 @@ class CoordRow:
         """What theory allows, in words: "= 0", "<= 0", or "any"."""
         if self.high is None:
             return "any"
-        return f"= {self.high:g}" if self.low == self.high else f"<= {self.high:g}"
+        return f"{'=' if self.low == self.high else '<='} {self.high:g}"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def coord_check(
                     model = build_model(width)
                     settings["generator"] = torch.Generator().manual_seed(seed)
                     groups = parameterize(model, parameterization, **settings)
-                    stepper = (make_optimizer or _make_optimizer(optimizer, base_lr))(groups)
+                    stepper = (make_optimizer or optimizer_factory(optimizer, base_lr))(groups)
                     layers = _layers(model, options.get("roles"), options.get("width"))
                     measured = _train(model, layers, batches, stepper, steps, loss or default_loss)
                 roles |= layers
@@ -227,6 +227,22 @@ def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
+def optimizer_factory(name: str, base_lr: float) -> Callable[[list[dict]], torch.optim.Optimizer]:
+    """Return what builds the optimizer `name` of `fionalm.optim` from parameter groups."""
+
+    def make(groups: list[dict]) -> torch.optim.Optimizer:
+        from fionalm.optim import OptimizerConfig, build_optimizer
+
+        return build_optimizer(OptimizerConfig(name="adamw" if name == "adam" else name, lr=base_lr), groups)
+
+    return make
+
+
+def rms(x: Tensor) -> float:
+    """Root mean square of all entries."""
+    return float(x.double().square().mean().sqrt())
+
+
 def _train(
     model: nn.Module,
     layers: Mapping[str, LayerRole],
@@ -250,11 +266,11 @@ def _train(
     found = {}
     for name, role in layers.items():
         if role.parameter.grad is not None:
-            found[name, "gradient"] = _rms(role.parameter.grad)
-        found[name, "update"] = _rms(role.parameter.detach() - weights[name])
+            found[name, "gradient"] = rms(role.parameter.grad)
+        found[name, "update"] = rms(role.parameter.detach() - weights[name])
         if name in after:  # a table whose rows are read without calling its module has no output
-            found[name, "activation"] = _rms(after[name])
-            found[name, "change"] = _rms(after[name] - before[name])
+            found[name, "activation"] = rms(after[name])
+            found[name, "change"] = rms(after[name] - before[name])
     return found
 
 
@@ -323,17 +339,8 @@ def _bounds(
         return None, 0.0
     if theory is None:
         return None, None
-    exponent = -getattr(theory[role.kind], quantity)
+    exponent = 0.0 - getattr(theory[role.kind], quantity)
     return exponent, exponent
-
-
-def _make_optimizer(name: str, base_lr: float) -> Callable[[list[dict]], torch.optim.Optimizer]:
-    def make(groups: list[dict]) -> torch.optim.Optimizer:
-        from fionalm.optim import OptimizerConfig, build_optimizer
-
-        return build_optimizer(OptimizerConfig(name="adamw" if name == "adam" else name, lr=base_lr), groups)
-
-    return make
 
 
 def _split(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -344,7 +351,3 @@ def _split(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _logits(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
-
-
-def _rms(x: Tensor) -> float:
-    return float(x.double().square().mean().sqrt())

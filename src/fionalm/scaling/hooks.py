@@ -62,6 +62,13 @@ def without_compile() -> AbstractContextManager[None]:
     return torch.compiler.set_stance("force_eager")
 
 
+def reshard(model: nn.Module) -> None:
+    """Return an FSDP2 model to sharded parameters: a forward without backward leaves the root's gathered."""
+    for module in model.modules():
+        if hasattr(module, "set_reshard_after_forward"):
+            module.reshard()  # pyright: ignore[reportCallIssue]
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """Return a module's output, or the first part of it that is a tensor."""
     if isinstance(output, Tensor):

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fionalm.errors import choice_error
 
@@ -32,6 +33,7 @@ from .hooks import (
     first_tensor,
     hooked,
     is_due,
+    reshard,
     rms,
     sample_rows,
     to_floats,
@@ -44,7 +46,7 @@ Detail = Literal["block", "parameter"]
 
 
 class StabilityProbe:
-    """Measure attention logits, output logits, gradients, updates, activations and parameters of a training step.
+    """Measure attention and output logits, gradients, updates, activations and parameters of a step.
 
     Works on the own decoder and on `transformers` causal LMs with attention "sdpa" or "eager". Metrics of
     `end`, where GROUP is `block0`, `block1`, ..., the module's last name outside the blocks (`embed`,
@@ -94,6 +96,7 @@ class StabilityProbe:
         if not is_due(step, self.every):
             return False
         model = unwrap(self.model)
+        reshard(model)
         blocks = find_blocks(model)
         self._groups = {f"{name}.": f"block{index}" for index, name in enumerate(blocks)}
         head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -207,20 +210,19 @@ class StabilityProbe:
         if self._head is None or self._features is None:
             return
         names = {id(parameter): name for name, parameter in _parameters(unwrap(self.model))}
-        weight, bias = (
-            None
-            if parameter is None
-            else whole(self._before.get(names[id(parameter)], parameter.detach())).float()
-            for parameter in (self._head.weight, self._head.bias)
-        )
-        self._log_z = _log_z_moments(nn.functional.linear(self._features.float(), weight, bias))
+
+        def before(parameter: Tensor) -> Tensor:
+            return whole(self._before.get(names[id(parameter)], parameter.detach())).float()
+
+        bias = None if self._head.bias is None else before(self._head.bias)
+        self._log_z = _log_z_moments(F.linear(self._features.float(), before(self._head.weight), bias))
 
     def _attention_metrics(self) -> dict[str, float]:
         if not self._attention and not self._warned:
             self._warned = True
             warnings.warn(
-                "StabilityProbe saw no attention logits: expected F.scaled_dot_product_attention or a softmax over"
-                " [batch, heads, queries, keys] in the model's blocks, as attn_implementation='sdpa' gives",
+                "no attention logits seen: expected F.scaled_dot_product_attention, or a softmax over"
+                " [batch, heads, queries, keys], in the model's blocks (attn_implementation='sdpa' or 'eager')",
                 stacklevel=3,
             )
         largest = dict(self._attention)

@@ -8,6 +8,7 @@ import math
 from typing import TypeVar
 
 from fionalm.errors import UserError
+from fionalm.models.config import DecoderConfig
 
 Config = TypeVar("Config")
 
@@ -30,14 +31,14 @@ def scale_config(config: Config, width: int) -> Config:
     """Return a copy of `config` at another model width.
 
     The size of a head stays; the number of heads (and of key-value heads) and the inner sizes of the MLPs
-    keep their ratio to the width.
+    keep their ratio to the width, inner sizes up to rounding.
 
     Args:
         config: a `DecoderConfig` or the configuration of a transformers model (Llama, GPT-2, ...).
         width: the new d_model.
 
     Raises:
-        UserError: heads, key-value heads or inner sizes cannot keep their ratio; names the nearest widths.
+        UserError: heads or key-value heads cannot keep their ratio; names the nearest widths.
     """
     width_name, heads_name = _first(config, _WIDTH), _first(config, _HEADS)
     if width_name is None or heads_name is None:
@@ -47,12 +48,13 @@ def scale_config(config: Config, width: int) -> Config:
         )
     old, heads = getattr(config, width_name), getattr(config, heads_name)
     changes: dict[str, int] = {width_name: width, heads_name: _scaled(heads, width, old, heads_name)}
-    for name in (_first(config, _KV_HEADS), *_INNER):
-        value = getattr(config, name, None) if name else None
-        if name and value is not None:
-            changes[name] = _scaled(value, width, old, name)
-    if dataclasses.is_dataclass(config) and not hasattr(config, "to_dict"):
-        return dataclasses.replace(config, **changes)  # pyright: ignore[reportReturnType]
+    if (kv_heads_name := _first(config, _KV_HEADS)) is not None:
+        changes[kv_heads_name] = _scaled(getattr(config, kv_heads_name), width, old, kv_heads_name)
+    for name in _INNER:
+        if isinstance(getattr(config, name, None), int):
+            changes[name] = round(getattr(config, name) * width / old)
+    if isinstance(config, DecoderConfig):
+        return dataclasses.replace(config, **changes)
     scaled = copy.deepcopy(config)
     for name, value in changes.items():
         setattr(scaled, name, value)

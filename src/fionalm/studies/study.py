@@ -5,8 +5,9 @@ A study's own module holds its claims, its presets and its analysis; `reproduce`
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -33,6 +34,7 @@ class StudyConfig(Protocol):
 
 
 C = TypeVar("C", bound=StudyConfig)
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,23 @@ class Lab:
     outcomes: list[TrialOutcome] = field(default_factory=list)
     sections: list[dict[str, Any]] = field(default_factory=list)
 
-    def train(self, configs: Sequence[TrainConfig], description: str) -> list[dict[str, Any] | None]:
-        """Train each configuration, or take its result from the store; None where a run crashed."""
+    def train(
+        self, configs: Mapping[K, TrainConfig], description: str, *, probes: Sequence[str] = ()
+    ) -> dict[K, dict[str, Any] | None]:
+        """Train each configuration, or take its result from the store.
+
+        Args:
+            configs: by any key.
+            description: shown beside the progress.
+            probes: `stability` and `alignment`, measured every `probe_every` steps of a configuration.
+
+        Returns:
+            `TrainResult.to_dict()` by key; None where a run crashed.
+        """
         from fionalm.sweeps.training_trial import training_trial
 
-        return self.sweep([training_trial(config) for config in configs], description)
+        trials = [training_trial(config, probes=probes) for config in configs.values()]
+        return dict(zip(configs, self.sweep(trials, description), strict=True))
 
     def sweep(self, trials: Sequence[Trial], description: str) -> list[dict[str, Any] | None]:
         """Run trials of any kind; as `train`."""
@@ -94,6 +108,17 @@ class Lab:
         from fionalm.report.figures import save_figure
 
         save_figure(figure, self.folder / "figures", name, caption, data)
+
+
+def final_loss(result: dict[str, Any] | None) -> float:
+    """Return a run's final loss; the loss at initialisation if it diverged, NaN if it crashed.
+
+    Wortsman et al. 2023, section 2.3, cap every loss at the loss at initialisation.
+    """
+    if result is None:
+        return math.nan
+    final, initial = result["final_loss"], result["initial_loss"]
+    return initial if final is None else min(final, initial)
 
 
 def configured(study: Study[C], scale: str, seeds: int | None = None) -> C:

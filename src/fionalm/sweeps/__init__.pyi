@@ -2,6 +2,12 @@ from .executors import EXECUTORS as EXECUTORS
 from .executors import Executor as Executor
 from .executors import RayExecutor as RayExecutor
 from .executors import SerialExecutor as SerialExecutor
+from .gammas import GammaSearchResult as GammaSearchResult
+from .gammas import gamma_search as gamma_search
+from .learning_rate import lr_transfer as lr_transfer
+from .learning_rate import stability_sweep as stability_sweep
+from .lr_results import LRTransferResult as LRTransferResult
+from .lr_results import StabilityResult as StabilityResult
 from .processes import LocalExecutor as LocalExecutor
 from .processes import available_cores as available_cores
 from .run import run_sweep as run_sweep

@@ -5,6 +5,7 @@ from .config_json import to_plain as to_plain
 from .distributed import World as World
 from .distributed import distributed as distributed
 from .environment import environment as environment
+from .loop import Probe as Probe
 from .plan import DEVICES as DEVICES
 from .plan import Device as Device
 from .plan import Plan as Plan
@@ -14,5 +15,4 @@ from .run_folder import RunFolder as RunFolder
 from .step import LossModule as LossModule
 from .step import evaluate as evaluate
 from .step import train_step as train_step
-from .trainer import Probe as Probe
 from .trainer import train as train

@@ -15,9 +15,11 @@ from fionalm.data import PackedLoader, evaluation_batches
 from fionalm.errors import UserError
 from fionalm.models import Decoder
 from fionalm.optim import build_optimizer, build_scheduler
+from fionalm.scaling import parameterize, rebind_groups
+from fionalm.scaling.hooks import find_blocks
 from fionalm.training.checkpoint import TrainState
 from fionalm.training.config import TrainConfig
-from fionalm.training.distributed import Parallel, World, blocks, parallelize, regroup
+from fionalm.training.distributed import Parallel, World, parallelize
 from fionalm.training.step import LossModule
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -54,17 +56,16 @@ def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
     if model is None:
         model = Decoder(config.model, torch.Generator().manual_seed(config.seed))
     groups = parameter_groups(config, model, initialize=fresh)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     many_shards = world.size > 1 and config.strategy == "fsdp2"
     if not many_shards:  # sharding moves each block by itself, so that the device never holds the whole
         model.to(world.device)
     module = LossModule(model, config.z_loss)
     if config.compile:
-        for part in blocks(model) if many_shards else [module]:
+        for part in find_blocks(model).values() if many_shards else [module]:
             part.compile()
     half = wants_bf16(config, world.device)
     parallel = parallelize(module, model, config.strategy, world, torch.bfloat16 if half else None)
-    optimizer = build_optimizer(config.optimizer, regroup(groups, names, parallel.parameters))
+    optimizer = build_optimizer(config.optimizer, rebind_groups(groups, model))
     scheduler = build_scheduler(config.schedule, optimizer, config.steps)
     persistent = model.state_dict(keep_vars=True)
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
@@ -75,25 +76,32 @@ def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
 
 
 def parameter_groups(config: TrainConfig, model: nn.Module, *, initialize: bool) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: the parameterization's, or one of all parameters that are trained."""
+    """Return the optimizer's groups: the parameterization's, or matrices and vectors, which weights never decay."""
     chosen, optimizer = config.parameterization, config.optimizer
-    if chosen is None:
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return [{"params": trained, "lr": optimizer.lr, "weight_decay": optimizer.weight_decay, "name": "all"}]
-    from fionalm.scaling import parameterize
-
-    return parameterize(
-        model,
-        chosen.name,
-        optimizer=optimizer.name,
-        base_lr=optimizer.lr,
-        base_width=chosen.base_width,
-        alignment=chosen.alignment,
-        gammas=chosen.gammas,
-        weight_decay=optimizer.weight_decay,
-        initialize=initialize,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
+    if chosen is not None:
+        return parameterize(
+            model,
+            chosen.name,
+            optimizer=optimizer.name,
+            base_lr=optimizer.lr,
+            base_width=chosen.base_width,
+            alignment=chosen.alignment,
+            gammas=chosen.gammas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            initialize=initialize,
+            generator=torch.Generator().manual_seed(config.seed),
+            eps_scaling=chosen.eps_scaling,
+        )
+    groups = []
+    for name, is_matrix in (("matrices", True), ("vectors", False)):
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad and (p.ndim > 1) == is_matrix]
+        if named:
+            names, parameters = zip(*named, strict=True)
+            weight_decay = optimizer.weight_decay if is_matrix else 0.0
+            group = {"params": list(parameters), "param_names": list(names), "name": name}
+            groups.append({**group, "lr": optimizer.lr, "weight_decay": weight_decay})
+    return groups
 
 
 def wants_bf16(config: TrainConfig, device: torch.device) -> bool:

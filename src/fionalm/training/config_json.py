@@ -59,7 +59,11 @@ def canonical_json(config: Any) -> str:
 
 
 def config_hash(config: Any) -> str:
-    """Return 16 hex digits of the SHA-256 of `canonical_json`: the same in every process and Python version."""
+    """Return 16 hex digits of the SHA-256 of `canonical_json`: the same in every process and Python version.
+
+    Equal configs have equal hashes: a whole number in a field of floats counts as the float.
+    """
+    config = from_plain(type(config), to_plain(config))
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:16]
 
 

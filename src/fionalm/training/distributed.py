@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fionalm.errors import UserError, choice_error
+from fionalm.scaling.hooks import find_blocks
 from fionalm.training.config import Strategy
 
 Value = TypeVar("Value")
@@ -173,23 +174,6 @@ def parallelize(
     return Parallel(module, dict(model.named_parameters()), set_sync)
 
 
-def regroup(groups: list[dict[str, Any]], names: dict[int, str], parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Point parameter groups at the parameters that now go by the same names, which FSDP2 has replaced.
-
-    Args:
-        groups: made before the model was sharded.
-        names: of the parameters then, by `id`.
-        parameters: by name, now.
-    """
-    return [{**group, "params": [parameters[names[id(p)]] for p in group["params"]]} for group in groups]
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that repeat: the children of the module list that holds the most parameters."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=[]))
-
-
 def _shard(module: nn.Module, model: nn.Module, world: World, dtype: torch.dtype | None) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -199,6 +183,6 @@ def _shard(module: nn.Module, model: nn.Module, world: World, dtype: torch.dtype
         param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None, cast_forward_inputs=False
     )
     mesh = init_device_mesh(world.device.type, (world.size,))
-    for block in blocks(model):
+    for block in find_blocks(model).values():
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh, mp_policy=policy)

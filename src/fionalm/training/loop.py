@@ -23,9 +23,12 @@ from fionalm.training.step import StepResult, evaluate, train_step
 
 
 class Probe(Protocol):
-    """Measures a model during training, at a cadence of its own."""
+    """Measures a model during training, at a cadence of its own.
 
-    def begin(self, step: int) -> None:
+    One that has `after_backward()` is called there too, when the gradients are whole and not yet clipped.
+    """
+
+    def begin(self, step: int) -> object:
         """Get ready before the step's forward pass."""
 
     def end(self, step: int) -> Mapping[str, float] | None:
@@ -110,11 +113,18 @@ class Loop:
             clip_norm=self.config.clip_norm,
             precision=self.built.precision,
             set_sync=parallel.set_sync,
+            after_backward=self._after_backward if self.probes else None,
         )
         for probe in self.probes:
             self.log.add(step, probe.end(step))
         self._unread.append(done.statistics)
         return done
+
+    def _after_backward(self) -> None:
+        for probe in self.probes:
+            observe = getattr(probe, "after_backward", None)
+            if observe is not None:
+                observe()
 
     def _read_losses(self) -> list[list[float]]:
         """Return the statistics of the steps since they were last read, over all processes."""

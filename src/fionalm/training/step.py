@@ -78,6 +78,7 @@ def train_step(
     clip_norm: float = 0.0,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     set_sync: Callable[[bool], None] | None = None,
+    after_backward: Callable[[], None] | None = None,
 ) -> StepResult:
     """Update the parameters once. The gradients stay in place afterwards, for probes; the next step clears them.
 
@@ -90,6 +91,7 @@ def train_step(
         clip_norm: largest norm of the whole gradient; 0: no clipping.
         precision: opens the context of a forward pass, such as autocast.
         set_sync: called with whether the next backward has to share gradients between processes.
+        after_backward: called when the gradients are whole and not yet clipped.
     """
     optimizer.zero_grad(set_to_none=True)
     chunks = batch.chunk(parts)
@@ -103,6 +105,8 @@ def train_step(
         (losses.total if share == 1 else losses.total * share).backward()
         part = losses.statistics * share
         statistics = part if statistics is None else statistics + part
+    if after_backward is not None:
+        after_backward()
     grad_norm = None
     if clip_norm:
         clipped = list(module.parameters()) if parameters is None else parameters

@@ -1,25 +1,9 @@
-"""Everett et al. 2024: how parameterization, optimizer and learning rate must change with width.
-
-Trains decoders over widths and learning rates under a global learning rate and under the per-layer exponents
-of four parameterizations, measures alignment, and sweeps Adam's epsilon. `fiona reproduce scaling-exponents`.
-"""
+"""The claims of Everett et al. 2024 that `scaling-exponents` measures, fixed before the run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
-from fionalm.data.config import DataConfig
-from fionalm.models.config import DecoderConfig
-from fionalm.optim.config import OptimizerConfig, ScheduleConfig
-from fionalm.report.claims import Claim, Measured, measure
-from fionalm.scaling.config import ParameterizationConfig
-from fionalm.studies import scaling_exponents_analysis as analysis
-from fionalm.studies.study import Lab, Scale, Study
-from fionalm.training.config import TrainConfig
-
-PARAMETERIZATIONS = ("standard", "ntk", "mup", "mfp")
+from fionalm.report.claims import Claim
+from fionalm.studies.scaling_exponents.runs import PARAMETERIZATIONS
 
 CLAIMS = (
     Claim(
@@ -116,62 +100,3 @@ CLAIMS = (
         exact=True,
     ),
 )
-
-
-@dataclass(frozen=True)
-class ScalingExponentsConfig:
-    """Sizes of the study; widths are multiples of `head_dim`."""
-
-    widths: tuple[int, ...] = (12, 24, 48, 96, 192)
-    base_width: int = 48
-    head_dim: int = 12
-    n_layers: int = 2
-    vocab_size: int = 512
-    seq_len: int = 64
-    batch_size: int = 8
-    steps: int = 200
-    seeds: int = 3
-    lrs: tuple[float, ...] = tuple(2.0**power for power in range(-10, -3))
-    """Base learning rates of the per-layer arms."""
-    global_lrs: tuple[float, ...] = tuple(2.0**power for power in range(-11, -3))
-    epsilons: tuple[float, ...] = (1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
-    parameterizations: tuple[str, ...] = PARAMETERIZATIONS
-    corpus: str = "stdlib"
-
-
-def preset(scale: Scale) -> ScalingExponentsConfig:
-    """Return the study's size at `scale`; `cluster` is the paper's own set-up."""
-    laptop = ScalingExponentsConfig()
-    if scale == "smoke":
-        return replace(
-            laptop,
-            widths=(8, 16),
-            base_width=8,
-            head_dim=8,
-            steps=12,
-            seeds=1,
-            lrs=(2**-8, 2**-6, 2**-4),
-            global_lrs=(2**-8, 2**-6, 2**-4),
-            epsilons=(1e-8, 1e-3),
-        )
-    if scale == "quick":
-        quick_lrs = tuple(2.0**power for power in range(-9, -3))
-        return replace(
-            laptop, widths=(12, 24, 48, 96), base_width=24, steps=80, seeds=2, lrs=quick_lrs, global_lrs=quick_lrs
-        )
-    if scale == "laptop":
-        return laptop
-    return ScalingExponentsConfig(
-        widths=(128, 256, 512, 1024, 2048, 4096, 8192, 16384),
-        base_width=1024,
-        head_dim=128,
-        n_layers=8,
-        vocab_size=32_101,
-        seq_len=512,
-        batch_size=256,
-        steps=50_000,
-        seeds=1,
-        lrs=tuple(2.0 ** (power / 2) for power in range(-24, -5)),
-        global_lrs=tuple(2.0 ** (power / 2) for power in range(-28, -5)),
-        corpus="hf:allenai/c4:en",
-    )
