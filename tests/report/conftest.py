@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +266,64 @@ def _figures(folder: Path) -> None:
         "Mean excess loss over the sweep; the dashed line is no intervention.",
         title="LR sensitivity by intervention",
     )
+
+
+class _Page(HTMLParser):
+    """Checks that tags balance, and collects ids, references to them, headings and words."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "hr", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.words: list[str] = []
+        self.headings: list[int] = []
+
+    def handle_starttag(self, tag, attrs, *, closed=False):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"an attribute of <{tag}> occurs twice"
+        values = {name: value or "" for name, value in attrs}
+        if "id" in values:
+            self.ids.append(values["id"])
+        self.references += values.get("aria-labelledby", "").split()
+        self.references += [values["href"][1:]] if values.get("href", "").startswith("#") else []
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(int(tag[1]))
+        if tag == "svg":
+            assert "aria-label" in values or "interval" in values.get("class", "")
+        if not closed and tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs, closed=True)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.words.append(data)
+
+
+@pytest.fixture(scope="session")
+def check_html():
+    """Check that a page is well formed and return its words, space between them made single."""
+
+    def check(text: str) -> str:
+        assert text.startswith('<!doctype html>\n<html lang="en">')
+        page = _Page()
+        page.feed(text)
+        page.close()
+        assert page.open == []
+        assert len(page.ids) == len(set(page.ids))
+        assert set(page.references) <= set(page.ids)
+        assert page.headings[0] == 1 and page.headings.count(1) == 1
+        assert all(
+            after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False)
+        )
+        return " ".join(" ".join(page.words).split())
+
+    return check

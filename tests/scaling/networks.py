@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [inputs, *[width] * (depth + 1), outputs]
-        layers = [nn.Linear(i, o, bias=bias) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
+        layers = [nn.Linear(i, o, bias=bias) for i, o in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:

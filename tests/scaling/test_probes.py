@@ -59,11 +59,11 @@ class SelfProduct(nn.Module):
 
 @pytest.mark.parametrize("written_out", [False, True])
 def test_hand_built_attention_has_the_known_maximum(written_out) -> None:
-    # Products: 0.0 = 1, 1.1 = 4, 2.2 = 5, 1.2 = 4, 0.1 = 0, 0.2 = 1; over sqrt(4). All positions come after themselves.
-    table = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [1.0, 2.0, 0, 0]])
-    metrics = measure(OneAttention(table, written_out), torch.tensor([[0, 1, 2]]))
-    assert metrics["probe/attn_logit_max/block0"] == pytest.approx(5 / 2)
-    assert metrics["probe/attn_logit_max/all"] == pytest.approx(5 / 2)
+    # Products: 0.0 = 1, 1.1 = 4, 2.2 = 5, 1.2 = 4, 0.1 = 0, 0.2 = 1; over sqrt(4). All positions come after
+    themselves. table = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [1.0, 2.0, 0, 0]]) metrics =
+    measure(OneAttention(table, written_out), torch.tensor([[0, 1, 2]])) assert
+    metrics["probe/attn_logit_max/block0"] == pytest.approx(5 / 2) assert metrics["probe/attn_logit_max/all"]
+    == pytest.approx(5 / 2)
 
 
 def test_masked_positions_do_not_count() -> None:

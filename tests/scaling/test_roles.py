@@ -73,7 +73,7 @@ def test_tied_embeddings_are_a_readout_and_positions_follow() -> None:
     groups = parameterize(model, "mup", optimizer="adam", base_lr=1.0, base_width=16)
     (readout,) = [g for g in groups if g["kind"] == "readout"]
     assert readout["lr"] == 1 / 4
-    assert float(model.transformer.wte.weight.std()) == pytest.approx(64**-0.5 / 2, rel=0.05)
+    assert float(model.transformer.wte.weight.detach().std()) == pytest.approx(64**-0.5 / 2, rel=0.05)
     assert model.lm_head.weight is model.transformer.wte.weight
     assert kinds(TinyDecoder(tied=True))["tokens.weight"] == "readout"
 
@@ -133,6 +133,10 @@ def test_classification_head_is_the_last_linear_layer() -> None:
     assert found["transformer.wte.weight"] == "embedding"
 
 
+def test_a_backbone_without_head_has_no_readout() -> None:
+    assert "readout" not in kinds(gpt2().transformer).values()
+
+
 def test_stacked_experts_are_refused_by_name_and_can_be_given_a_role() -> None:
     config = transformers.MixtralConfig(
         vocab_size=50,
@@ -169,7 +173,7 @@ def test_convolutions_and_bare_matrices_are_refused_by_name() -> None:
     roles = {"patch.weight": "embedding", "latent": "embedding", "mix.weight": "hidden"}
     assert kinds(model, roles) | roles == kinds(model, roles)
     parameterize(model, "mup", optimizer="adam", base_lr=1.0, base_width=16, roles=roles)
-    assert float(model.patch.weight.std()) == pytest.approx(48**-0.5, rel=0.1)
+    assert float(model.patch.weight.detach().std()) == pytest.approx(48**-0.5, rel=0.1)
 
 
 def test_a_single_linear_layer_has_no_kind() -> None:
@@ -177,6 +181,8 @@ def test_a_single_linear_layer_has_no_kind() -> None:
         layer_roles(nn.Linear(3, 2))
     with pytest.raises(UserError, match="no width found"):
         model_width(nn.LayerNorm(3))
+    with pytest.raises(UserError, match=r"no layer kind for weight \[4, 3, 2\]"):
+        layer_roles(nn.Conv1d(3, 4, 2))
 
 
 def test_first_matching_glob_wins_and_frozen_parameters_are_left_out() -> None:

@@ -22,11 +22,15 @@ def cyclic_text(length: int, seed: int) -> np.ndarray:
     return (np.cumsum(jumps) % VOCABULARY).astype(np.uint16)
 
 
-@pytest.fixture(scope="session")
-def corpus() -> SimpleNamespace:
+def make_corpus() -> SimpleNamespace:
     return SimpleNamespace(
         train=cyclic_text(20_000, 0), validation=cyclic_text(3_000, 1), tokenizer=None, fingerprint="cyclic"
     )
+
+
+@pytest.fixture(scope="session")
+def corpus() -> SimpleNamespace:
+    return make_corpus()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -279,12 +280,17 @@ def test_bf16_on_the_cpu(tiny: TrainConfig, corpus: Any) -> None:
     assert half.final_loss == pytest.approx(exact.final_loss, rel=0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while its compiler is imported
-def test_compiled_run_agrees(tiny: TrainConfig, corpus: Any) -> None:
+def test_compiled_run_agrees(tiny: TrainConfig, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    # The default backend takes a minute to compile anything; what can go wrong here is the tracing before it.
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     config = replace(tiny, steps=4, optimizer=OptimizerConfig(name="sgd", lr=0.1))
     eager = train(config, corpus=corpus, quiet=True)
+    counters.clear()
     compiled = train(replace(config, compile=True), corpus=corpus, quiet=True)
+    assert counters["frames"]["ok"] == 2 and not counters["graph_break"]  # with and without gradients
     np.testing.assert_allclose([x for _, x in compiled.losses], [x for _, x in eager.losses], rtol=1e-5)
     assert compiled.final_loss == pytest.approx(eager.final_loss, rel=1e-5)
 

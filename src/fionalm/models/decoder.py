@@ -225,7 +225,7 @@ def make_norm(config: DecoderConfig, size: int) -> nn.LayerNorm | nn.RMSNorm:
 
 
 def rotary_table(config: DecoderConfig, seq_len: int, device: torch.device) -> Rotary:
-    """Return cosines and sines [s, 1, e/2] of every position's angles (Su et al. 2021, equation 34).
+    """Return every position's cosines and signed sines [s, 1, e] (Su et al. 2021, equation 34).
 
     They are computed in each forward, which costs little, rather than kept in buffers, which a model on the meta
     device would lose.
@@ -241,12 +241,12 @@ def rotary_table(config: DecoderConfig, seq_len: int, device: torch.device) -> R
             turns = scaling.original_max_seq_len * frequencies / (2 * math.pi)
             ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
             frequencies = torch.lerp(slow, frequencies, ramp.clamp(0, 1))
-    angles = torch.outer(torch.arange(seq_len, device=device, dtype=torch.float32), frequencies).unsqueeze(1)
-    return angles.cos(), angles.sin()
+    angles = torch.outer(torch.arange(seq_len, device=device, dtype=torch.float32), frequencies)
+    cos, sin = angles.cos().unsqueeze(1), angles.sin().unsqueeze(1)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turn each head's pairs (i, i + e/2) of x [b, s, heads, e] by the table's angles, the pairing of Llama."""
+    """Turn the pairs (i, i + e/2) of each head of x [b, s, heads, e] by the table's angles; Llama pairs them so."""
     cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
+    return (x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin).type_as(x)

@@ -141,11 +141,11 @@ def mark(axes: Axes, horizontal: Mapping[str, float], vertical: Mapping[str, flo
     for label, value in horizontal.items():
         axes.axhline(value, **look)
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(label, (0, value), (4, 3), color=MUTED, fontsize=8.5, **place)
+        axes.annotate(label, (0, value), (4, 3), color=MUTED, fontsize=9, **place)
     for label, value in vertical.items():
         axes.axvline(value, **look)
         place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-        axes.annotate(label, (value, 1), (3, -9), color=MUTED, fontsize=8.5, **place)
+        axes.annotate(label, (value, 1), (3, -9), color=MUTED, fontsize=9, **place)
 
 
 def finish(chart: Chart, all_axes: Sequence[Axes]) -> None:

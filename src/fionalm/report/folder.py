@@ -139,7 +139,7 @@ def write_run_facts(folder: Path | str, *, seconds: float, **facts: Any) -> Path
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Return a nested config as `(dotted.name, leaf)` pairs; a list of plain values is one leaf."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and (value or not prefix):
         return [
             pair
             for key, item in value.items()

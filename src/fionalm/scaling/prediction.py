@@ -116,12 +116,12 @@ class InstabilityPrediction:
 
 
 def predict_instability(
-    sizes: Sequence[float],
-    lrs: Sequence[float] | float,
+    sizes: Sequence[float] | np.ndarray,
+    lrs: Sequence[float] | np.ndarray | float,
     statistics: Any,
     threshold: float = 1e4,
     *,
-    predict_sizes: Sequence[float] | None = None,
+    predict_sizes: Sequence[float] | np.ndarray | None = None,
     level: float = 0.95,
     joint: bool = False,
 ) -> InstabilityPrediction:
@@ -183,7 +183,7 @@ def predict_instability(
     result = InstabilityPrediction(threshold, level, fits, joint, tuple(notes))
     predictions = []
     for rate, fit in fits.items():
-        for wanted in predict_sizes or ():
+        for wanted in () if predict_sizes is None else predict_sizes:
             value = result.predict(wanted, rate)
             diverges = value.estimate >= threshold
             predictions.append(SizePrediction(float(wanted), rate, value, diverges, wanted / fit.largest))

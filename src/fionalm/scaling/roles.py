@@ -7,7 +7,8 @@ The rules, first match wins:
      treated alike, so that tokens and positions are added at the same size;
   3. a tensor with at most one dimension (norm gain, bias) is a vector;
   4. the weight of an `nn.Embedding` (tokens, learned positions, types) is an embedding;
-  5. the readout is `get_output_embeddings()`, else an `lm_head`, else the last linear layer;
+  5. the readout is `get_output_embeddings()`, else an `lm_head`, else the last linear layer (unless a model
+     with a token table ends on its own width: a backbone without readout);
   6. in a model without token table the first linear layer, whose fan-in is the data's, is an embedding;
   7. every other linear layer (`nn.Linear`, the `Conv1D` of transformers' GPT-2, the input projection of
      `nn.MultiheadAttention`; fused projections too) is hidden.
@@ -100,7 +101,10 @@ def layer_roles(
     chosen = _checked_roles(model, roles or {})
     linears = [m for m in model.modules() if _is_linear(m)]
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    output = _output_module(model) or (linears[-1] if linears else None)
+    width = width or (model_width(model) if linears or tables else 0)
+    output = _output_module(model)
+    if output is None and linears and not (tables and linear_shape(linears[-1])[1] == width):
+        output = linears[-1]
     first = linears[0] if linears and not tables else None
     tied = output is not None and any(output.weight is table.weight for table in tables)
 
@@ -117,7 +121,6 @@ def layer_roles(
             f"no layer kind for {_some(unknown)}: expected embeddings, linear layers, norms and biases; "
             f"say what they are with roles={{{unknown[0].split(' ')[0]!r}: 'hidden'}} (globs work)"
         )
-    width = width or model_width(model)
     return [_role(place, kind, output=output, width=width) for place, kind in kinds]
 
 

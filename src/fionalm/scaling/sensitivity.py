@@ -12,7 +12,9 @@ from fionalm.errors import UserError
 from fionalm.statistics import Interval, bootstrap
 
 
-def lr_sensitivity(lrs: Sequence[float], losses: Sequence[float | None], initial_loss: float) -> float:
+def lr_sensitivity(
+    lrs: Sequence[float] | np.ndarray, losses: Sequence[float | None] | np.ndarray, initial_loss: float
+) -> float:
     """Return the LR sensitivity of one sweep (Wortsman et al. 2023, section 2.2).
 
     The mean over the sweep's learning rates of min(loss, l0) - l*, with l* the best final loss of the sweep
@@ -40,9 +42,9 @@ def lr_sensitivity(lrs: Sequence[float], losses: Sequence[float | None], initial
 
 
 def lr_sensitivity_interval(
-    lrs: Sequence[float],
-    losses_by_seed: Sequence[Sequence[float | None]],
-    initial_loss: float | Sequence[float],
+    lrs: Sequence[float] | np.ndarray,
+    losses_by_seed: Sequence[Sequence[float | None]] | np.ndarray,
+    initial_loss: float | Sequence[float] | np.ndarray,
     *,
     level: float = 0.95,
     resamples: int = 2000,

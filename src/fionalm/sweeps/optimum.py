@@ -25,20 +25,20 @@ def best_log_lr(lrs: Sequence[float], losses: np.ndarray, *, interpolate: bool =
     Returns:
         NaN where no learning rate is better than another, as when every run diverged.
     """
-    mean = mean_over_seeds(losses)
-    finite = mean[np.isfinite(mean)]
-    if len(finite) == 0 or (len(finite) > 1 and finite.min() == finite.max()):
+    mean = mean_over_seeds(losses).tolist()  # floats: thousands of resamples are drawn of a few numbers
+    finite = [loss for loss in mean if math.isfinite(loss)]
+    if not finite or (len(finite) > 1 and min(finite) == max(finite)):
         return math.nan
-    best = int(mean.argmin())
-    logs = np.log(lrs)
-    if not interpolate or best in (0, len(lrs) - 1) or not np.isfinite(mean[best - 1 : best + 2]).all():
-        return float(logs[best])
-    left, right = logs[best] - logs[best - 1], logs[best + 1] - logs[best]
+    best = mean.index(min(mean))
+    here = math.log(lrs[best])
+    if not interpolate or best in (0, len(mean) - 1):
+        return here
+    left, right = here - math.log(lrs[best - 1]), math.log(lrs[best + 1]) - here
     rise_left, rise_right = mean[best - 1] - mean[best], mean[best + 1] - mean[best]
     curvature = rise_left * right + rise_right * left
-    if curvature == 0:
-        return float(logs[best])
-    return float(logs[best] + (rise_left * right**2 - rise_right * left**2) / (2 * curvature))
+    if not 0 < curvature < math.inf:
+        return here
+    return here + (rise_left * right**2 - rise_right * left**2) / (2 * curvature)
 
 
 def best_lr(lrs: Sequence[float], losses: np.ndarray, *, interpolate: bool = True) -> Interval:
@@ -105,5 +105,7 @@ def largest_shift(
 def mean_over_seeds(losses: np.ndarray) -> np.ndarray:
     """Return the mean `[lr]` of `[seed, lr]` losses over seeds that did not crash; infinite if all did."""
     known = ~np.isnan(losses)
+    if known.all():
+        return losses.mean(axis=0)
     total = np.where(known, losses, 0.0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.inf)

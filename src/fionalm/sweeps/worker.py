@@ -28,10 +28,11 @@ THREAD_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "VECLIB_MAXIMUM_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
 }
-"""Has to be in the environment before torch is imported: its thread pools are sized then."""
+"""Has to be in the environment before torch is imported: its thread pools are sized then.
+
+Tokenizers keep their threads: one worker encodes the corpus while the others wait for it.
+"""
 
 
 Message = dict[str, Any]

@@ -49,29 +49,33 @@ class TrainState:
 def save(folder: Path, state: TrainState, world: World, keep: int = 2) -> Path:
     """Write a checkpoint of `state` in `folder`, and remove all but the newest `keep`; every process calls this.
 
+    A checkpoint of the same step that is there already is the same, and is left.
+
     Raises:
         UserError: it cannot be written; the checkpoints before are kept.
     """
     final = folder / f"step-{state.step:08d}"
     unfinished = folder / f".unfinished-{final.name}"
 
-    def begin() -> None:
+    def begin() -> bool:
+        if final.exists():
+            return False
         with _writing(final, unfinished):
             _clean(folder)
             unfinished.mkdir(parents=True)
+        return True
 
     def finish() -> None:
         with _writing(final, unfinished):
             _write_plain(unfinished / STATE_FILE, state, world)
             _sync(unfinished)
-            if final.exists():
-                _remove(final)
             unfinished.rename(final)
             _sync(folder)
             for old in sorted(folder.glob("step-*"))[:-keep]:
                 _remove(old)
 
-    world.on_main(begin)
+    if not world.on_main(begin):
+        return final
     with _writing(final, unfinished), _single_process_is_meant():
         dcp.save(_tensors(state, world), storage_writer=FileSystemWriter(unfinished), no_dist=world.size == 1)
     world.on_main(finish)
