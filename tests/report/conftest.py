@@ -283,6 +283,11 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs, *, closed=False):
         names = [name for name, _ in attrs]
+        assert not any(name.startswith("on") for name in names) and tag not in (
+            "script",
+            "img",
+            "foreignobject",
+        )
         assert len(names) == len(set(names)), f"an attribute of <{tag}> occurs twice"
         values = {name: value or "" for name, value in attrs}
         if "id" in values:

@@ -149,8 +149,11 @@ def test_diverged_runs_stand_on_the_line_and_the_best_is_marked():
     )
     lines = chart.axes[0].lines
     crosses = [line for line in lines if line.get_marker() == "x"]
-    assert [line.get_xydata().tolist() for line in crosses] == [[[0.1, 3.3]], [[0.01, 3.3], [0.1, 3.3]]]
-    best = [line.get_xydata().tolist() for line in lines if line.get_markersize() == 8]
+    assert [np.asarray(line.get_xydata()).tolist() for line in crosses] == [
+        [[0.1, 3.3]],
+        [[0.01, 3.3], [0.1, 3.3]],
+    ]
+    best = [np.asarray(line.get_xydata()).tolist() for line in lines if line.get_markersize() == 8]
     assert best == [[[0.01, 2.0]], [[0.001, 2.5]]]
 
 

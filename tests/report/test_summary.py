@@ -46,7 +46,9 @@ def test_the_table_fits_the_terminal(run_folder, width):
 
 def test_several_studies_are_summed_up(studies_folder):
     text = shown(studies_folder)
-    assert "Scaling exponents" in text and "2 studies: 3 supported, 2 contradicted, 3 inconclusive" in text
+    assert (
+        "Scaling exponents" in text and "all 2 studies: 3 supported, 2 contradicted, 3 inconclusive" in text
+    )
 
 
 def test_a_folder_without_report_says_how_to_get_one(tmp_path):

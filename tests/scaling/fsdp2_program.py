@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.distributed as dist
 from networks import TinyDecoder, token_batches
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from fionalm.scaling import parameterize, rebind_groups
@@ -33,9 +36,10 @@ def train(model: torch.nn.Module, groups: list[dict]) -> list[float]:
     return losses
 
 
-def sharded(model: torch.nn.Module, mesh) -> torch.nn.Module:
+def sharded(model: TinyDecoder, mesh: DeviceMesh) -> TinyDecoder:
     fully_shard(model.up, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def plain(groups: list[dict]) -> list[dict]:
@@ -67,7 +71,7 @@ def main() -> None:
     torch.manual_seed(dist.get_rank())  # without a generator rank 0 decides, whatever the others would draw
     model = sharded(TinyDecoder(), mesh)
     groups_of(model, seed=None)
-    full = [p.full_tensor().detach() for p in model.parameters()]
+    full = [cast(DTensor, p).full_tensor().detach() for p in model.parameters()]
     for value in full:
         other = value.clone()
         dist.broadcast(other, src=0)

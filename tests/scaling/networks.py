@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,12 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [inputs, *[width] * (depth + 1), outputs]
-        layers = [nn.Linear(i, o, bias=bias) for i, o in pairwise(sizes)]
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(nn.Linear(i, o, bias=bias) for i, o in pairwise(sizes))
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """The layers' weights [out, in], from the input on."""
+        return [cast(nn.Linear, layer).weight for layer in self.layers]
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

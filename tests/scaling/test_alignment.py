@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -109,15 +110,14 @@ def test_all_terms_against_the_definition() -> None:
 
 def test_a_gradient_step_on_one_token_is_fully_aligned() -> None:
     torch.manual_seed(0)
-    model = TwoLayers()
+    model: Any = TwoLayers()
     ids = torch.full((1, 1), 7)
     probe = AlignmentProbe(model, every=1, probe_batch=ids)
     probe.begin(0)
     model(ids).square().sum().backward()
     with torch.no_grad():
-        model.hidden.weight.sub_(
-            0.01 * model.hidden.weight.grad
-        )  # an outer product with the activation itself
+        # The gradient is an outer product with the activation itself.
+        model.hidden.weight -= 0.01 * model.hidden.weight.grad
     metrics = probe.end(0)
     assert metrics is not None
     assert metrics["alignment/alpha/hidden"] == pytest.approx(1.0, abs=1e-3)
@@ -223,7 +223,7 @@ def test_snapshot_can_be_stored_and_taken_anew() -> None:
 
 def test_compiled_model_is_not_compiled_again() -> None:
     model, ids = decoder(), batch()
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     compiled(ids)
     probes = [AlignmentProbe(compiled, every=1, probe_batch=ids), AlignmentProbe(compiled, every=1)]
     with torch._dynamo.config.patch(error_on_recompile=True):

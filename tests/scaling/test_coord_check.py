@@ -131,7 +131,7 @@ MODELS = {"gpt2": lambda: gpt2(False), "gpt2_tied": lambda: gpt2(True), "llama":
 @pytest.mark.parametrize("name", MODELS)
 def test_language_models(name: str) -> None:
     build = MODELS[name]()
-    options = {"optimizer": "adam", "base_lr": 0.01, "base_width": 32, "steps": 3, "seeds": 1}
+    options = {"optimizer": "adam", "base_lr": 0.005, "base_width": 32, "steps": 3, "seeds": 2}
     batches = token_batches(3, batch=8, length=17)
     result = coord_check(build, (32, 64, 128), batches, parameterization="mup", **options)
     assert result.matches, [row for row in result.rows if not row.allowed]
@@ -181,7 +181,7 @@ def test_fit_recovers_an_exponent_and_its_error() -> None:
     widths = (16, 32, 64, 128, 256)
     inside = 0
     for _ in range(200):
-        values = [w**-0.75 * np.exp(generator.normal(0, 0.1, size=3)) for w in widths]
+        values = [(w**-0.75 * np.exp(generator.normal(0, 0.1, size=3))).tolist() for w in widths]
         exponent, stderr = fit_exponent(widths, values)
         inside += abs(exponent + 0.75) < 2 * stderr
     assert 170 < inside < 200  # two standard errors hold about 94% with 13 degrees of freedom
@@ -235,9 +235,9 @@ class TestAgainstMup:
         ours = Mlp(width).double()
         ratio = width / self.base_width
         with torch.no_grad():
-            for mine, its in zip(ours.layers, theirs.layers, strict=True):
-                mine.weight.copy_(its.weight)
-            ours.layers[-1].weight /= ratio
+            for mine, its in zip(ours.matrices, theirs.matrices, strict=True):
+                mine.copy_(its)
+            ours.matrices[-1].div_(ratio)
         return theirs, ours
 
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -63,8 +63,8 @@ def test_absorbed_multipliers_train_the_same_network(table, optimizer, make, bas
     explicit = MultiplierMlp(width, table, base_width=base_width, generator=torch.Generator().manual_seed(1))
     absorbed = Mlp(width).double()
     with torch.no_grad():
-        for layer, kind in zip(absorbed.layers, KINDS, strict=True):
-            layer.weight.copy_(explicit.matrix(kind))
+        for matrix, kind in zip(absorbed.matrices, KINDS, strict=True):
+            matrix.copy_(explicit.matrix(kind))
     explicit_groups = explicit.groups(learning_rate_exponents(table, optimizer, "full"), base_lr)
     if eps is not None:
         explicit_groups = [{**group, "eps": eps} for group in explicit_groups]
@@ -91,8 +91,8 @@ def test_absorbed_multipliers_train_the_same_network(table, optimizer, make, bas
     assert losses[-1][0] < losses[0][0] - 0.05  # it has learned something
     for one, other in losses:
         assert one == pytest.approx(other, rel=tolerance)
-    for layer, kind in zip(absorbed.layers, KINDS, strict=True):
-        torch.testing.assert_close(layer.weight, explicit.matrix(kind), rtol=tolerance, atol=tolerance)
+    for matrix, kind in zip(absorbed.matrices, KINDS, strict=True):
+        torch.testing.assert_close(matrix, explicit.matrix(kind), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adafactor"])
@@ -146,7 +146,7 @@ def test_initial_standard_deviations(name: str) -> None:
     assert torch.equal(state["norm.weight"], torch.ones(width))
     mlp = Mlp(width, inputs=50)
     parameterize(mlp, name, optimizer="adam", base_lr=1.0, base_width=base)
-    assert float(mlp.layers[0].weight.detach().std()) == pytest.approx(50**-0.5, rel=0.05)
+    assert float(mlp.matrices[0].detach().std()) == pytest.approx(50**-0.5, rel=0.05)
 
 
 def test_initialize_false_touches_nothing_and_generators_repeat() -> None:
@@ -163,11 +163,12 @@ def test_initialize_false_touches_nothing_and_generators_repeat() -> None:
 
 
 def test_padding_rows_stay_zero_and_half_precision_is_drawn() -> None:
-    model = nn.Sequential(nn.Embedding(10, 64, padding_idx=2), nn.Linear(64, 64), nn.Linear(64, 5)).bfloat16()
+    table, hidden = nn.Embedding(10, 64, padding_idx=2), nn.Linear(64, 64)
+    model = nn.Sequential(table, hidden, nn.Linear(64, 5)).bfloat16()
     parameterize(model, "mup", optimizer="adam", base_lr=1.0, base_width=16)
-    assert float(model[0].weight[2].detach().abs().max()) == 0.0
-    assert float(model[0].weight[3].detach().abs().max()) > 0.0
-    assert float(model[1].weight.detach().float().std()) == pytest.approx(1 / 8, rel=0.05)
+    assert float(table.weight[2].detach().abs().max()) == 0.0
+    assert float(table.weight[3].detach().abs().max()) > 0.0
+    assert float(hidden.weight.detach().float().std()) == pytest.approx(1 / 8, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_grid_rows_and_seeds_are_the_same_runs() -> None:
         assert one.statistic == from_grid.predict(one.size, one.lr)
         assert one.diverges == (one.statistic.estimate >= 1e4)
         assert one.extrapolation == pytest.approx(one.size / 1e8)
-    with pytest.raises(UserError, match="expected one of 0.001, 0.01, the nearest is 0.01"):
+    with pytest.raises(UserError, match=r"expected one of 0\.001, 0\.01, the nearest is 0\.01"):
         from_grid.predict(1e9, 3e-2)
 
 

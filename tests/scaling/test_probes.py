@@ -59,11 +59,11 @@ class SelfProduct(nn.Module):
 
 @pytest.mark.parametrize("written_out", [False, True])
 def test_hand_built_attention_has_the_known_maximum(written_out) -> None:
-    # Products: 0.0 = 1, 1.1 = 4, 2.2 = 5, 1.2 = 4, 0.1 = 0, 0.2 = 1; over sqrt(4). All positions come after
-    themselves. table = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [1.0, 2.0, 0, 0]]) metrics =
-    measure(OneAttention(table, written_out), torch.tensor([[0, 1, 2]])) assert
-    metrics["probe/attn_logit_max/block0"] == pytest.approx(5 / 2) assert metrics["probe/attn_logit_max/all"]
-    == pytest.approx(5 / 2)
+    # Products: 00 = 1, 11 = 4, 22 = 5, 12 = 4, 01 = 0, 02 = 1; each over sqrt(4).
+    table = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [1.0, 2.0, 0, 0]])
+    metrics = measure(OneAttention(table, written_out), torch.tensor([[0, 1, 2]]))
+    assert metrics["probe/attn_logit_max/block0"] == pytest.approx(5 / 2)
+    assert metrics["probe/attn_logit_max/all"] == pytest.approx(5 / 2)
 
 
 def test_masked_positions_do_not_count() -> None:
@@ -349,12 +349,13 @@ def test_compiled_model_is_not_compiled_again() -> None:
     compiled: Any = torch.compile(model, backend="eager")
     probe = StabilityProbe(compiled, every=2)
     compiled(ids)
+    metrics = None
     with torch._dynamo.config.patch(error_on_recompile=True):
         for step in range(3):
             probe.begin(step)
             compiled(ids)
             metrics = probe.end(step)
-        assert metrics == pytest.approx(measure(model, ids))
+        assert metrics is not None and metrics == pytest.approx(measure(model, ids))
         assert "probe/grad_rms/block0" not in metrics  # no backward, no gradient
 
 
@@ -382,17 +383,17 @@ def test_blocks_are_the_list_with_most_parameters() -> None:
 
 def test_sharded_model_gives_the_same_numbers(tmp_path) -> None:
     import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     ids = batch()
     expected, found = {}, {}
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         for sharded, into in ((False, expected), (True, found)):
             model: Any = decoder()
             if sharded:
-                mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+                mesh = init_device_mesh("cpu", (1,))
                 for block in model.blocks:
                     fully_shard(block, mesh=mesh)
                 fully_shard(model, mesh=mesh)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ def kinds(model: nn.Module, roles: dict[str, str] | None = None) -> dict[str, st
     return {role.name: str(role.kind) for role in layer_roles(model, roles)}
 
 
-def gpt2(width: int = 32, **options) -> nn.Module:
+def gpt2(width: int = 32, **options) -> Any:
     config = transformers.GPT2Config(
         vocab_size=50, n_positions=16, n_embd=width, n_layer=1, n_head=4, **options
     )

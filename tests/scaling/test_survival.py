@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -65,11 +66,11 @@ def test_compiled_models_train_alike(compile_first: bool) -> None:
     expected = train(eager, groups_of(eager))
     model = TinyDecoder()
     if compile_first:
-        compiled = torch.compile(model, backend="aot_eager")
+        compiled = cast(torch.nn.Module, torch.compile(model, backend="aot_eager"))
         groups = groups_of(compiled)
     else:
         groups = groups_of(model)
-        compiled = torch.compile(model, backend="aot_eager")
+        compiled = cast(torch.nn.Module, torch.compile(model, backend="aot_eager"))
     assert [g["param_names"] for g in groups] == [g["param_names"] for g in groups_of(TinyDecoder())]
     assert train(compiled, groups) == pytest.approx(expected, rel=1e-5)
 

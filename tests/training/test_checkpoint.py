@@ -61,7 +61,10 @@ def assert_same_run(one: Path, other: Path, work: Path) -> None:
 def test_every_optimizer_resumes_to_the_same_bits(
     tiny: TrainConfig, corpus: Any, tmp_path: Path, name: Any
 ) -> None:
-    optimizer = OptimizerConfig(name=name, lr=1e-2, weight_decay=1e-4, momentum=0.9 if name == "sgd" else 0.0)
+    sgd = name == "sgd"
+    optimizer = OptimizerConfig(
+        name=name, lr=1e-2, weight_decay=1e-4, independent_weight_decay=not sgd, momentum=0.9 if sgd else 0.0
+    )
     config = replace(tiny, optimizer=optimizer)
     train(config, out=tmp_path / "whole", corpus=corpus, quiet=True)
     with pytest.raises(KeyboardInterrupt):
@@ -73,20 +76,17 @@ def test_every_optimizer_resumes_to_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_random_moments(tiny: TrainConfig, corpus: Any, tmp_path: Path, seed: int) -> None:
-    config = replace(tiny, steps=30, checkpoint_every=1 + seed, eval_every=7)
+def test_killed_at_random_moments(tiny: TrainConfig, corpus: Any, tmp_path: Path) -> None:
+    config = replace(tiny, steps=24, checkpoint_every=1, eval_every=7)
     (tmp_path / "config.json").write_text(config.to_json())
     script = Path(__file__).with_name("killed_runs.py")
-    command = [sys.executable, str(script), str(tmp_path / "config.json"), str(tmp_path / "killed"), str(seed)]
+    command = [sys.executable, str(script), str(tmp_path / "config.json"), str(tmp_path / "killed"), "0"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    kills, _unfinished = map(int, output.split())
-    assert kills >= 3
+    assert int(output) >= 3
     train(config, out=tmp_path / "whole", corpus=corpus, quiet=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed", tmp_path)
-    assert sorted(p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()) == [
-        f"step-{step:08d}" for step in (30 - config.checkpoint_every, 30)
-    ]
+    names = sorted(p.name for p in (tmp_path / "killed" / "checkpoints").iterdir())
+    assert names == ["step-00000023", "step-00000024"]
 
 
 @pytest.mark.parametrize("moment", ["data", "rename"])

@@ -215,7 +215,7 @@ def _decide(entry: Measured) -> tuple[Verdict, str]:
     inside = (
         (bound_low <= low and high <= bound_high)
         if claim.direction == "within"
-        else bound_low < low and high < bound_high
+        else bound_low <= low and high <= bound_high
     )
     if inside:
         return "supported", f"{what} is {claim.criterion}"

@@ -123,6 +123,13 @@ def study_folders(folder: Path | str) -> list[Path]:
     )
 
 
+def holds_studies(folder: Path | str) -> bool:
+    """Tell whether a folder is one of several studies: no claims of its own, but claims in a folder below."""
+    if (Path(folder) / CLAIMS_FILE).exists():
+        return False
+    return any((child / CLAIMS_FILE).exists() for child in study_folders(folder))
+
+
 def write_sections(folder: Path | str, sections: Sequence[Section]) -> Path:
     """Write `sections.json` into a run folder and return its path."""
     path = Path(folder) / "sections.json"

@@ -20,7 +20,17 @@ from markupsafe import Markup
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_bytes
 from fionalm.report.claims import VERDICTS, count_verdicts
-from fionalm.report.folder import Run, SavedFigure, Section, Table, flatten, is_run, read_run, study_folders
+from fionalm.report.folder import (
+    Run,
+    SavedFigure,
+    Section,
+    Table,
+    flatten,
+    holds_studies,
+    is_run,
+    read_run,
+    study_folders,
+)
 from fionalm.report.svg import inline_figure, interval_svg
 from fionalm.report.wording import clean, format_interval, format_number, format_seconds
 
@@ -55,15 +65,13 @@ class _ShownFigure:
 def write_report(folder: Path | str) -> Path:
     """Write `report.html` into a run folder, from what the folder holds; return its path.
 
-    A folder that is no run itself but holds run folders gets the combined report of `write_index`.
+    A folder that has no claims itself but holds studies gets the combined report of `write_index`.
 
     Raises:
         UserError: no such folder, no run in it, or a file in it that cannot be understood.
     """
     path = Path(folder)
-    if path.is_dir() and not is_run(path) and study_folders(path):
-        return write_index(path)
-    return _write_run(read_run(path), has_index=False)
+    return write_index(path) if holds_studies(path) else _write_run(read_run(path), has_index=False)
 
 
 def write_index(folder: Path | str) -> Path:

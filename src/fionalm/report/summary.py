@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fionalm.report.claims import Measured, count_verdicts
-from fionalm.report.folder import Run, is_run, read_run, study_folders
+from fionalm.report.folder import Run, holds_studies, read_run, study_folders
 from fionalm.report.html import REPORT_FILE
 from fionalm.report.wording import clean, format_interval, format_number, format_seconds
 
@@ -32,14 +32,13 @@ def print_summary(folder: Path | str, *, console: Console | None = None) -> None
         UserError: no such folder, no run in it, or a file in it that cannot be understood.
     """
     path = Path(folder)
-    children = [] if is_run(path) and not study_folders(path) else study_folders(path)
-    runs = [read_run(child) for child in children] or [read_run(path)]
+    runs = [read_run(child) for child in (study_folders(path) if holds_studies(path) else [path])]
     console = console or Console()
     for run in runs:
         _print_run(run, console)
     everything = [entry for run in runs for entry in run.claims or ()]
     if len(runs) > 1:
-        _line(console, _totals(everything, f"{len(runs)} studies"))
+        _line(console, _totals(everything, f"all {len(runs)} studies"))
     report = path / REPORT_FILE
     _line(console, Text(f"report: {report}" if report.exists() else f"no report yet: fiona report {path}"))
 

@@ -12,13 +12,12 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from markupsafe import Markup
 
 from fionalm.errors import UserError
 from fionalm.report.claims import Measured
-from fionalm.report.wording import format_interval, format_number
+from fionalm.report.wording import clean, format_interval, format_number
 
 # The exact colours that figures are drawn with, by the page's variable that takes the place of each.
 INKS = {"ink": "#1f2328", "muted": "#59636e", "grid": "#d8dee4", "paper": "#ffffff"}
@@ -85,10 +84,9 @@ def interval_svg(measured: Measured) -> Markup:
     if math.isfinite(interval.estimate):
         parts.append(f'<circle class="estimate" cx="{place(interval.estimate):.1f}" cy="15" r="4.5"/>')
     body = "".join(parts)
-    return Markup(
-        f'<svg class="interval {measured.verdict}" viewBox="0 0 {_BAR_WIDTH} {_BAR_HEIGHT}" role="img" '
-        f"aria-label={quoteattr(_words(measured))}>{body}</svg>"
-    )
+    frame = '<svg class="interval {}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    label = clean(_words(measured))
+    return Markup(frame).format(measured.verdict, _BAR_WIDTH, _BAR_HEIGHT, label, Markup(body))
 
 
 def _strip(element: ElementTree.Element, prefix: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ def coord_check(
     base_width: int,
     steps: int = 4,
     seeds: int | Sequence[int] = 3,
-    tolerance: float = 0.1,
+    tolerance: float = 0.15,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None,
     quiet: bool = True,
@@ -149,7 +149,8 @@ def coord_check(
         base_width: as in `parameterize`.
         steps: optimizer steps.
         seeds: how many, or which.
-        tolerance: how far an exponent may be from theory beyond two standard errors.
+        tolerance: how far an exponent may be from theory beyond two standard errors; narrow networks are off
+            by 0.1, a wrong exponent is off by 0.25 or more.
         loss: (outputs, targets) -> scalar; default is cross-entropy, or squared error for real targets.
         make_optimizer: parameter groups -> optimizer.
         quiet: show no progress.
@@ -232,8 +233,10 @@ def optimizer_factory(name: str, base_lr: float) -> Callable[[list[dict]], torch
 
     def make(groups: list[dict]) -> torch.optim.Optimizer:
         from fionalm.optim import OptimizerConfig, build_optimizer
+        from fionalm.optim.config import OptimizerName
 
-        return build_optimizer(OptimizerConfig(name="adamw" if name == "adam" else name, lr=base_lr), groups)
+        known = cast("OptimizerName", "adamw" if name == "adam" else name)
+        return build_optimizer(OptimizerConfig(name=known, lr=base_lr), groups)
 
     return make
 

@@ -13,8 +13,8 @@ epsilon (the "abc-symmetry"). So nothing has to be patched into the forward pass
 with n counted from the base width, where every multiplier is 1 and all parameterizations are the same model.
 The two columns train the same function step by step, up to rounding. Three consequences:
   - The derived exponents of W depend on a + b only. So standard and NTK, whose a + b agree, are one and the
-    same training run, and so are muP and mean-field (MFP): without exception for SGD and Adam-atan2, and up to
-    the epsilons for Adam and Adafactor.
+    same training run, and so are muP and mean-field (MFP): without exception for SGD and Adam-atan2, and up
+    to the epsilons for Adam and Adafactor.
   - Clipping by the global gradient norm breaks the equivalence: the gradients of w have another norm than
     those of W. Clipping here always sees the gradients of W.
   - Decoupled weight decay that is multiplied by the learning rate would have to grow as n^a; independent

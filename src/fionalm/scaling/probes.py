@@ -221,8 +221,8 @@ class StabilityProbe:
         if not self._attention and not self._warned:
             self._warned = True
             warnings.warn(
-                "no attention logits seen: expected F.scaled_dot_product_attention, or a softmax"
-                " over [batch, heads, queries, keys], in the model's blocks (attn_implementation='sdpa' or 'eager')",
+                "no attention logits seen: expected F.scaled_dot_product_attention, or a softmax over scores"
+                " [batch, heads, queries, keys], in the blocks (attn_implementation='sdpa' or 'eager')",
                 stacklevel=3,
             )
         largest = dict(self._attention)

@@ -108,7 +108,7 @@ def _sensitivities(lrs: Any, losses_by_seed: Any, initial_loss: Any) -> np.ndarr
         return np.full(len(rows), np.nan)
     best = clipped.min(axis=1)
     best[~trained] = best[trained].mean()
-    return clipped.mean(axis=1) - best
+    return (clipped - best[:, None]).mean(axis=1)  # the difference first: equal losses give 0, not -1e-16
 
 
 def _warn_all_diverged(runs: int, initial_loss: Any) -> None:
