@@ -1,5 +1,5 @@
 # make reproduce   every study at the quick scale; ends with the path of the report
-# make test        lint, types and the whole test suite
+# make test        lint and the whole test suite
 # Both set up everything that they need in .venv, on a fresh machine too.
 
 PYTHON ?= python3
@@ -28,7 +28,7 @@ system:
 reproduce: setup
 	$(BIN)/fiona reproduce all --scale $(SCALE) --out runs/reproduce-$(SCALE)
 
-test: setup lint types
+test: setup lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: .venv/.installed

@@ -32,9 +32,7 @@ TARGET = 1.4
 
 def configurations(width: int, layers: int, runs: int, steps: int, seed: int) -> list[TrainConfig]:
     """Return `runs` configurations of one shape: 16 sequences of 128 tokens a step, vocabulary 512."""
-    model = DecoderConfig(
-        vocab_size=512, d_model=width, n_layers=layers, n_heads=width // 16, max_seq_len=128
-    )
+    model = DecoderConfig(vocab_size=512, d_model=width, n_layers=layers, n_heads=width // 16, max_seq_len=128)
     data = DataConfig(vocab_size=512, seq_len=128)
     return [
         TrainConfig(model, data, OptimizerConfig(lr=1e-3 * (1 + i)), steps=steps, seed=seed, eval_batches=2)
@@ -91,9 +89,7 @@ def measure(width: int, layers: int, executor: LocalExecutor, arguments: argpars
 def main() -> None:
     """Measure every shape, print the table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--workers", type=int, default=available_cores(), help="processes, and threads of the loop"
-    )
+    parser.add_argument("--workers", type=int, default=available_cores(), help="processes, and threads of the loop")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--runs", type=int, default=4, help="training runs a round")
     parser.add_argument("--steps", type=int, default=40, help="steps a run")

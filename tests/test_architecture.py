@@ -78,9 +78,7 @@ def test_no_leftovers() -> None:
     assert not found
 
 
-@pytest.mark.parametrize(
-    "module", ["fionalm", *(f"fionalm.{room}" for room in ("cli", "models", "training"))]
-)
+@pytest.mark.parametrize("module", ["fionalm", *(f"fionalm.{room}" for room in ("cli", "models", "training"))])
 def test_importing_a_room_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

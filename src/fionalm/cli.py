@@ -36,12 +36,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "coord-check": Command(
             "fionalm.commands.diagnose:coord_check", "check how activations and updates scale with width"
         ),
-        "lr-transfer": Command(
-            "fionalm.commands.diagnose:lr_transfer", "find the best learning rate at each width"
-        ),
-        "stability": Command(
-            "fionalm.commands.diagnose:stability", "sweep learning rates: sensitivity and divergence"
-        ),
+        "lr-transfer": Command("fionalm.commands.diagnose:lr_transfer", "find the best learning rate at each width"),
+        "stability": Command("fionalm.commands.diagnose:stability", "sweep learning rates: sensitivity and divergence"),
         "gamma-search": Command(
             "fionalm.commands.diagnose:gamma_search",
             "search the per-layer learning-rate constants (extra: search)",

@@ -37,6 +37,5 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise MissingExtraError(
-            f"this needs the package {module.split('.')[0]!r}, which is not installed: "
-            f"pip install 'fiona-lm[{extra}]'"
+            f"this needs the package {module.split('.')[0]!r}, which is not installed: pip install 'fiona-lm[{extra}]'"
         ) from error

@@ -59,9 +59,7 @@ def _bar(total: float, description: str, unit: str) -> Iterator[Progress]:
         class Bar(Progress):
             def advance(self, amount: float = 1, **info: Any) -> None:
                 speed = rich.tasks[0].speed
-                rich.update(
-                    task, advance=amount, rate="-" if speed is None else f"{speed:,.3g}", info=_format(info)
-                )
+                rich.update(task, advance=amount, rate="-" if speed is None else f"{speed:,.3g}", info=_format(info))
 
         yield Bar()
 

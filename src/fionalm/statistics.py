@@ -99,9 +99,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
         ValueError: a probability outside (0, 1), or no degree of freedom.
     """
     if not 0 < probability < 1 or degrees < 1:
-        raise ValueError(
-            f"probability {probability} in (0, 1) and degrees of freedom {degrees} above 0 expected"
-        )
+        raise ValueError(f"probability {probability} in (0, 1) and degrees of freedom {degrees} above 0 expected")
     if probability < 0.5:
         return -student_t_quantile(1 - probability, degrees)
     if degrees > 1000:

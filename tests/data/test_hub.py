@@ -50,9 +50,7 @@ def test_a_changed_local_dataset_is_streamed_again(dataset):
 
 
 def test_a_dataset_makes_a_corpus(dataset):
-    corpus = load_corpus(
-        DataConfig(source=f"hf:{dataset}", vocab_size=300, seq_len=8, validation_fraction=0.2)
-    )
+    corpus = load_corpus(DataConfig(source=f"hf:{dataset}", vocab_size=300, seq_len=8, validation_fraction=0.2))
     assert corpus.tokenizer.decode(corpus.train.tolist()).count("train row") > 30
 
 

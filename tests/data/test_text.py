@@ -46,9 +46,7 @@ def test_a_text_file_holds_documents_between_separators(tmp_path):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    documents=st.lists(
-        st.text("abc é\n", min_size=1, max_size=40).filter(lambda text: not text.isspace()), max_size=6
-    )
+    documents=st.lists(st.text("abc é\n", min_size=1, max_size=40).filter(lambda text: not text.isspace()), max_size=6)
 )
 def test_chunked_reading_loses_nothing(tmp_path, documents):
     path = tmp_path / "chunks.txt"

@@ -53,9 +53,7 @@ def make_run():
     return build_run
 
 
-def build_run(
-    folder: Path, title: str = "Small-scale proxies for large-scale instabilities", claims=None
-) -> Path:
+def build_run(folder: Path, title: str = "Small-scale proxies for large-scale instabilities", claims=None) -> Path:
     folder.mkdir(parents=True)
     config = {
         "study": "training-instabilities",
@@ -177,9 +175,7 @@ def _figures(folder: Path) -> None:
         loss = [3.2 - 0.25 * octaves + 0.35 * (math.log10(lr) + 2 + drift * octaves) ** 2 for lr in LRS]
         loss[-1] = math.nan if width > 64 else 9.1
         loss[-2] = math.inf if width > 256 and drift else loss[-2]
-        return Line(
-            f"width {width}", LRS, loss, [value - 0.08 for value in loss], [value + 0.08 for value in loss]
-        )
+        return Line(f"width {width}", LRS, loss, [value - 0.08 for value in loss], [value + 0.08 for value in loss])
 
     panels = {
         "standard, global LR": [curve(width, 0.35) for width in WIDTHS],
@@ -187,7 +183,7 @@ def _figures(folder: Path) -> None:
     }
     save_figure(
         loss_against_lr(panels, initial_loss=8.3),
-        folder,
+        folder / "figures",
         "loss-against-lr",
         "Final loss against learning rate, a line a width; bands are 95% intervals over 3 seeds. "
         "The best learning rate of each width is filled; crosses are runs that diverged.",
@@ -205,7 +201,7 @@ def _figures(folder: Path) -> None:
             y_label="best learning rate",
             theory={"theory, slope -1": -1.0},
         ),
-        folder,
+        folder / "figures",
         "best-lr",
         "Best learning rate against width with fitted slopes.",
         title="Best learning rate against width",
@@ -228,7 +224,7 @@ def _figures(folder: Path) -> None:
             ordered=True,
             references={"attention collapses": 60},
         ),
-        folder,
+        folder / "figures",
         "attention-logits",
         "Maximum attention logit of each block over training at LR 0.1.",
         title="Attention logits over training",
@@ -247,7 +243,7 @@ def _figures(folder: Path) -> None:
             fitted, predicted, held_out, x_label="parameters", y_label="maximum attention logit",
             threshold={"divergence expected": 1e3},
         ),
-        folder,
+        folder / "figures",
         "extrapolation",
         "Fitted on the four smaller sizes; the open points were held out.",
         title="Which size diverges",
@@ -261,7 +257,7 @@ def _figures(folder: Path) -> None:
     }
     save_figure(
         forest(intervals, x_label="LR sensitivity (nats)", reference=1.21),
-        folder,
+        folder / "figures",
         "sensitivity",
         "Mean excess loss over the sweep; the dashed line is no intervention.",
         title="LR sensitivity by intervention",
@@ -326,9 +322,7 @@ def check_html():
         assert len(page.ids) == len(set(page.ids))
         assert set(page.references) <= set(page.ids)
         assert page.headings[0] == 1 and page.headings.count(1) == 1
-        assert all(
-            after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False)
-        )
+        assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
         return " ".join(" ".join(page.words).split())
 
     return check

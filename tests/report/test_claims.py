@@ -64,9 +64,7 @@ def test_moving_towards_support_never_lowers_the_verdict(direction, threshold, i
 
 
 @given(DIRECTIONS, NUMBERS, intervals(), st.floats(0, 1e3), st.floats(0, 1e3))
-def test_a_wider_interval_decides_nothing_that_the_narrower_one_did_not(
-    direction, threshold, interval, down, up
-):
+def test_a_wider_interval_decides_nothing_that_the_narrower_one_did_not(direction, threshold, interval, down, up):
     claim = make(direction, threshold)
     wider = Interval(interval.estimate, interval.low - down, interval.high + up)
     assert measure(claim, wider).verdict in ("inconclusive", measure(claim, interval).verdict)
@@ -75,10 +73,7 @@ def test_a_wider_interval_decides_nothing_that_the_narrower_one_did_not(
 @given(NUMBERS, intervals())
 def test_greater_and_less_mirror_each_other(threshold, interval):
     mirrored = Interval(-interval.estimate, -interval.high, -interval.low)
-    assert (
-        measure(make("greater", threshold), interval).verdict
-        == measure(make("less", -threshold), mirrored).verdict
-    )
+    assert measure(make("greater", threshold), interval).verdict == measure(make("less", -threshold), mirrored).verdict
 
 
 @given(DIRECTIONS, NUMBERS, intervals(), NUMBERS)
@@ -115,9 +110,7 @@ def test_one_seed_says_that_one_seed_gives_no_interval():
     measured = measure(make(), bootstrap(lambda values: values.mean(), [3.0]), n=1)
     assert (measured.verdict, measured.reason) == ("inconclusive", "no interval can be given from 1 seed")
     assert measured.counted == "1 seed"
-    assert measure(make(samples="prompts"), Interval(2, math.nan, math.nan), n=40).reason.endswith(
-        "40 prompts"
-    )
+    assert measure(make(samples="prompts"), Interval(2, math.nan, math.nan), n=40).reason.endswith("40 prompts")
 
 
 def test_an_exact_claim_has_no_width():

@@ -47,9 +47,7 @@ def contrast(color, other):
 
 def charts():
     return {
-        "lines": lambda: lines_with_intervals(
-            [LINE], x_label="step", y_label="loss", references={"limit": 2.7}
-        ),
+        "lines": lambda: lines_with_intervals([LINE], x_label="step", y_label="loss", references={"limit": 2.7}),
         "panels": lambda: loss_against_lr({"a": [LINE], "b": [LINE], "c": [LINE]}, initial_loss=8.0),
         "power": lambda: power_law([LINE], x_label="n", y_label="lr", theory={"theory": -1.0}),
         "extrapolation": lambda: extrapolation(
@@ -67,9 +65,7 @@ def charts():
 @pytest.mark.parametrize("name", charts())
 def test_the_same_numbers_give_the_same_bytes_whatever_the_user_has_set(tmp_path, name):
     first = save_figure(charts()[name](), tmp_path / "a", "x", "c").read_bytes()
-    with matplotlib.rc_context(
-        {"font.size": 30, "svg.fonttype": "path", "lines.linewidth": 9, "axes.grid": False}
-    ):
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "lines.linewidth": 9, "axes.grid": False}):
         second = save_figure(charts()[name](), tmp_path / "b", "x", "c").read_bytes()
     assert first == second
     assert b"<dc:date>" not in first
@@ -103,7 +99,7 @@ def test_a_saved_figure_brings_words_and_numbers(tmp_path):
         alt="A",
         order=2,
     )
-    assert path == tmp_path / "figures" / "loss-lr.svg"
+    assert path == tmp_path / "loss-lr.svg"
     words = json.loads(path.with_suffix(".json").read_text())
     assert words == {"title": "Loss", "caption": "Caption.", "alt": "A", "order": 2}
     rows = list(csv.DictReader(io.StringIO(path.with_suffix(".csv").read_text())))
@@ -121,7 +117,7 @@ def test_any_matplotlib_figure_can_be_saved_with_data_of_its_own(tmp_path):
     with styled():
         figure = Figure()
         figure.subplots().plot([1, 2], [3, 4])
-    path = save_figure(figure, tmp_path, "mine", "c", data=[{"x": 1, "y": 3}, {"x": 2, "z": "a,b"}])
+    path = save_figure(figure, tmp_path, "mine", "c", [{"x": 1, "y": 3}, {"x": 2, "z": "a,b"}])
     assert path.with_suffix(".csv").read_text() == 'x,y,z\n1,3,\n2,,"a,b"\n'
     assert not save_figure(figure, tmp_path, "bare", "c").with_suffix(".csv").exists()
 
@@ -135,7 +131,7 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "figures").write_text("a file")
     with pytest.raises(UserError, match="cannot write"):
-        save_figure(charts()["lines"](), tmp_path, "x", "c")
+        save_figure(charts()["lines"](), tmp_path / "figures", "x", "c")
 
 
 def test_text_stays_text_and_learning_rates_read_as_written(tmp_path):
@@ -175,12 +171,8 @@ def test_the_slope_of_a_power_law_is_found():
 def test_a_sweep_with_nothing_to_show_still_gives_figures(tmp_path, values, scale):
     line = Line("a", values, values, values, values)
     figures = [
-        lines_with_intervals(
-            [line], x_label="x", y_label="y", x_scale=scale, y_scale=scale, references={"r": 1.0}
-        ),
-        lines_with_intervals(
-            {"one": [line], "two": []}, x_label="x", y_label="y", x_scale=scale, y_scale=scale
-        ),
+        lines_with_intervals([line], x_label="x", y_label="y", x_scale=scale, y_scale=scale, references={"r": 1.0}),
+        lines_with_intervals({"one": [line], "two": []}, x_label="x", y_label="y", x_scale=scale, y_scale=scale),
         loss_against_lr([line]),
         power_law([line], x_label="x", y_label="y", theory={"t": 1.0}),
         extrapolation([line], [line], [line], x_label="x", y_label="y", x_scale=scale, y_scale=scale),

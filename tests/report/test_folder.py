@@ -35,15 +35,19 @@ def test_a_run_without_claims_is_a_run(tmp_path):
     assert run.title == tmp_path.name
 
 
+def test_what_a_study_nests_is_found_too(tmp_path):
+    run = Run(tmp_path, config={"config": {"seeds": 5}}, environment={"command": "fiona reproduce x"})
+    assert run.seeds == 5 and run.command == "fiona reproduce x"
+    assert Run(tmp_path, config={"seeds": 2, "config": []}).seeds == 2 and Run(tmp_path).seeds is None
+
+
 def test_facts_hold_the_wall_time(tmp_path):
     write_run_facts(tmp_path, seconds=1.5, trials=3)
     assert json.loads((tmp_path / "run.json").read_text()) == {"seconds": 1.5, "trials": 3}
     assert Run(tmp_path, facts={"seconds": True}).seconds is None
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "environment.json", "run.json", "sections.json", "figures/x.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "environment.json", "run.json", "sections.json", "figures/x.json"])
 @pytest.mark.parametrize("text", ["{", "[1]", "3", '{"order": "first"}'])
 def test_a_file_that_is_no_such_file_is_named(tmp_path, name, text):
     (tmp_path / "figures").mkdir()

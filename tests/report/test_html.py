@@ -25,8 +25,7 @@ from fionalm.report.svg import INKS, inline_figure, interval_svg
 from fionalm.statistics import Interval
 
 HOSTILE = (
-    "<script>window.ran=1</script>\"'><img src=http://example.invalid/x onerror=ran=1>"
-    "{{ 7*7 }}&amp;\x00\ud800\x1b[2J"
+    "<script>window.ran=1</script>\"'><img src=http://example.invalid/x onerror=ran=1>{{ 7*7 }}&amp;\x00\ud800\x1b[2J"
 )
 
 
@@ -34,9 +33,7 @@ HOSTILE = (
 def hostile_folder(tmp_path):
     """A run in which every text that a report shows wants to break out."""
     claim = Claim("an-id", HOSTILE, HOSTILE, HOSTILE, "greater", 1.0, unit=HOSTILE, samples=HOSTILE)
-    write_claims(
-        tmp_path, [measure(replace(claim, id=HOSTILE), Interval(2.0, 0.5, 3.0), detail=HOSTILE, n=3)]
-    )
+    write_claims(tmp_path, [measure(replace(claim, id=HOSTILE), Interval(2.0, 0.5, 3.0), detail=HOSTILE, n=3)])
     texts = {"title": HOSTILE, "command": HOSTILE, "scale": HOSTILE, HOSTILE: {HOSTILE: HOSTILE}}
     paper = {"title": HOSTILE, "authors": HOSTILE, "url": "javascript:alert(1)"}
     (tmp_path / "config.json").write_text(json.dumps({**texts, "paper": paper}))
@@ -46,7 +43,7 @@ def hostile_folder(tmp_path):
     printable = "</text><script>ran=1</script>&"
     chart = lines_with_intervals([Line(printable, [1, 2], [1, 2])], x_label=printable, y_label=printable)
     path = save_figure(
-        chart, tmp_path, "figure", HOSTILE, title=HOSTILE, alt=HOSTILE, data=[{printable: printable}]
+        chart, tmp_path / "figures", "figure", HOSTILE, title=HOSTILE, alt=HOSTILE, data=[{printable: printable}]
     )
     svg = path.read_text()
     attack = (
@@ -125,17 +122,10 @@ def test_an_index_sums_up_its_studies(studies_folder, check_html):
 
 def test_the_command_for_all_studies_lies_in_their_folder(tmp_path, make_run, check_html):
     make_run(tmp_path / "one")
-    (tmp_path / "config.json").write_text(
-        '{"title": "All of them", "command": "fiona reproduce all --scale quick"}'
-    )
+    (tmp_path / "config.json").write_text('{"title": "All of them", "command": "fiona reproduce all --scale quick"}')
     (tmp_path / "run.json").write_text('{"seconds": 60}')
     words = check_html(write_report(tmp_path).read_text())
-    assert (
-        "All of them" in words
-        and "1 study" in words
-        and "5 claims" in words
-        and "1 min 0 s wall time" in words
-    )
+    assert "All of them" in words and "1 study" in words and "5 claims" in words and "1 min 0 s wall time" in words
     assert "fiona reproduce all --scale quick" in words
 
 
@@ -156,15 +146,12 @@ def test_a_study_that_did_not_finish_is_listed_as_such(tmp_path, make_run, check
 
 def test_a_command_without_claims_has_a_report(tmp_path, check_html):
     (tmp_path / "config.json").write_text(
-        '{"title": "Coordinate check", "paper": "A paper by its name alone"}'
+        '{"title": "Coordinate check", "paper": "A paper by its name alone, arXiv 2407.05872"}'
     )
     words = check_html(write_report(tmp_path).read_text())
-    assert (
-        "measured no claims" in words
-        and "recorded no command" in words
-        and "recorded no environment" in words
-    )
+    assert "measured no claims" in words and "recorded no command" in words and "recorded no environment" in words
     assert "A paper by its name alone" in words
+    assert '<a href="https://arxiv.org/abs/2407.05872"' in (tmp_path / "report.html").read_text()
 
 
 def test_a_section_cannot_name_a_figure_that_is_not_there(tmp_path):
@@ -193,7 +180,7 @@ def test_folders_without_runs_are_user_errors(tmp_path):
 def test_long_data_is_shown_in_part_and_saved_whole(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     line = Line("a", list(range(500)), list(range(500)))
-    save_figure(lines_with_intervals([line], x_label="x", y_label="y"), tmp_path, "long", "c")
+    save_figure(lines_with_intervals([line], x_label="x", y_label="y"), tmp_path / "figures", "long", "c")
     page = write_report(tmp_path).read_text()
     assert page.count("<tr><td>") == 200 and "the first 200 of 500 rows" in page
     assert len(re.findall(r"data:text/csv;charset=utf-8;base64,[A-Za-z0-9+/=]{5000,}", page)) == 1

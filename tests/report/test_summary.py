@@ -17,9 +17,7 @@ def test_a_log_gets_one_plain_line_a_claim(run_folder):
     write_report(run_folder)
     lines = shown(run_folder, width=40).splitlines()
     assert len(lines) == 7
-    assert lines[0].startswith(
-        "supported     qk-layernorm-survives: 10 times [3.3, 30], supported if above 2 times"
-    )
+    assert lines[0].startswith("supported     qk-layernorm-survives: 10 times [3.3, 30], supported if above 2 times")
     assert lines[1].startswith("contradicted  warm-up-lowers-sensitivity: 0.08 nats [0.02, 0.13]")
     assert "0.31 no interval" in lines[3] and "0 exact" in lines[4]
     assert lines[5].endswith("instabilities, 38 min 32 s: 2 supported, 1 contradicted, 2 inconclusive")
@@ -29,11 +27,7 @@ def test_a_log_gets_one_plain_line_a_claim(run_folder):
 
 def test_a_terminal_gets_a_coloured_table(run_folder):
     text = shown(run_folder, width=140, force_terminal=True, color_system="standard")
-    assert (
-        "\x1b[1;32m✓ supported" in text
-        and "\x1b[1;31m✗ contradicted" in text
-        and "\x1b[33m~ inconclusive" in text
-    )
+    assert "\x1b[1;32m✓ supported" in text and "\x1b[1;31m✗ contradicted" in text and "\x1b[33m~ inconclusive" in text
     assert "╭" in text
 
 
@@ -46,9 +40,7 @@ def test_the_table_fits_the_terminal(run_folder, width):
 
 def test_several_studies_are_summed_up(studies_folder):
     text = shown(studies_folder)
-    assert (
-        "Scaling exponents" in text and "all 2 studies: 3 supported, 2 contradicted, 3 inconclusive" in text
-    )
+    assert "Scaling exponents" in text and "all 2 studies: 3 supported, 2 contradicted, 3 inconclusive" in text
 
 
 def test_a_folder_without_report_says_how_to_get_one(tmp_path):

@@ -14,9 +14,7 @@ KINDS = ("embedding", "hidden", "readout")
 class Mlp(nn.Module):
     """[batch, inputs] -> [batch, outputs]; one input layer, `depth` hidden ones, a readout."""
 
-    def __init__(
-        self, width: int, depth: int = 1, inputs: int = 8, outputs: int = 4, bias: bool = False
-    ) -> None:
+    def __init__(self, width: int, depth: int = 1, inputs: int = 8, outputs: int = 4, bias: bool = False) -> None:
         super().__init__()
         sizes = [inputs, *[width] * (depth + 1), outputs]
         self.layers = nn.ModuleList(nn.Linear(i, o, bias=bias) for i, o in pairwise(sizes))

@@ -29,9 +29,7 @@ def transformers_model(family: str, attention: str = "sdpa") -> Any:
             transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **tokens)
         )
     if family == "llama":
-        return transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(**size, **tokens, num_key_value_heads=2)
-        )
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, **tokens, num_key_value_heads=2))
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**size, **tokens))
 
 

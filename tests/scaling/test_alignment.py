@@ -64,9 +64,7 @@ def test_ratio_is_at_most_one_and_free_of_scale(n, rows, out, seed, scale) -> No
     assert log_alignment_ratio(scale * z, weight / scale).item() == pytest.approx(ratio, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "z, weight", [(torch.zeros(2, 4), torch.ones(4, 3)), (torch.ones(2, 1), torch.ones(1, 3))]
-)
+@pytest.mark.parametrize("z, weight", [(torch.zeros(2, 4), torch.ones(4, 3)), (torch.ones(2, 1), torch.ones(1, 3))])
 def test_undefined_is_nan(z, weight) -> None:
     assert math.isnan(log_alignment_ratio(z, weight))
 
@@ -157,11 +155,7 @@ def test_live_mode_agrees_with_the_training_batch() -> None:
         model.blocks[0].mlp.up.weight.zero_()  # the update must not count in a step's own measurement
     metrics = live.end(0)
     assert metrics is not None and expected is not None and loss.isfinite()
-    assert (
-        metrics.keys()
-        == expected.keys()
-        == {name for name in metrics if name.startswith("alignment/weight/")}
-    )
+    assert metrics.keys() == expected.keys() == {name for name in metrics if name.startswith("alignment/weight/")}
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-5)
 

@@ -119,9 +119,7 @@ def llama():
 
 
 def decoder():
-    config = DecoderConfig(
-        vocab_size=64, d_model=32, n_layers=1, n_heads=2, positions="learned", max_seq_len=16
-    )
+    config = DecoderConfig(vocab_size=64, d_model=32, n_layers=1, n_heads=2, positions="learned", max_seq_len=16)
     return lambda width: Decoder(scale_config(config, width))
 
 
@@ -139,9 +137,7 @@ def test_language_models(name: str) -> None:
     assert kinds == ({"hidden", "readout"} if name == "gpt2_tied" else {"embedding", "hidden", "readout"})
     for row in result.select("update"):
         assert row.allowed, row
-    baseline = coord_check(
-        build, (32, 64, 128), batches, parameterization="standard", alignment="global", **options
-    )
+    baseline = coord_check(build, (32, 64, 128), batches, parameterization="standard", alignment="global", **options)
     assert not baseline.matches
 
 
@@ -202,9 +198,7 @@ def test_scale_config_of_own_and_transformers_models() -> None:
     assert (wide.intermediate_size, wide.head_dim, config.hidden_size) == (258, 16, 64)
     small = scale_config(transformers.GPT2Config(n_embd=64, n_head=4, n_inner=128), 32)
     assert (small.n_embd, small.n_head, small.n_inner) == (32, 2, 64)
-    with pytest.raises(
-        UserError, match=r"width 40 .*num_attention_heads.*multiple of 16 .nearest: 32 and 48"
-    ):
+    with pytest.raises(UserError, match=r"width 40 .*num_attention_heads.*multiple of 16 .nearest: 32 and 48"):
         scale_config(config, 40)
     with pytest.raises(UserError, match="has no width"):
         scale_config(object(), 8)

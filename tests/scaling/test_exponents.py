@@ -112,9 +112,7 @@ alignments = st.builds(Alignment, alpha=grid, omega=grid, u=grid)
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    total=st.integers(5, 15).map(lambda i: i / 10), hidden=alignments, readout=alignments, n=st.integers(1, 5)
-)
+@given(total=st.integers(5, 15).map(lambda i: i / 10), hidden=alignments, readout=alignments, n=st.integers(1, 5))
 def test_solver_agrees_with_a_linear_program(total, hidden, readout, n) -> None:
     updates = solve_updates(total, {"hidden": hidden, "readout": readout}, n_hidden=n)
     solved = [updates[kind] for kind in (LayerKind.EMBEDDING, LayerKind.HIDDEN, LayerKind.READOUT)]
@@ -124,9 +122,7 @@ def test_solver_agrees_with_a_linear_program(total, hidden, readout, n) -> None:
 shifts = st.integers(-8, 8).map(lambda i: i / 8)
 
 
-@given(
-    name=st.sampled_from(sorted(PARAMETERIZATIONS)), alignment=st.sampled_from(["full", "none"]), shift=shifts
-)
+@given(name=st.sampled_from(sorted(PARAMETERIZATIONS)), alignment=st.sampled_from(["full", "none"]), shift=shifts)
 def test_moving_scale_into_the_multiplier_moves_only_the_learning_rate(name, alignment, shift) -> None:
     table = PARAMETERIZATIONS[name]
     moved = {k: (table[k][0] + shift, table[k][1] - shift) for k in ("embedding", "hidden", "readout")}
@@ -156,9 +152,7 @@ def test_omega_above_half_depends_on_the_number_of_hidden_layers() -> None:
     three = learning_rate_exponents("mup", "adam", aligned, n_hidden=3)
     assert three["embedding"] - one["embedding"] == 0.5  # a quarter more for each of two further layers
     assert three["hidden"] - one["hidden"] == 0.5
-    assert learning_rate_exponents("mup", "adam", "full", n_hidden=9) == learning_rate_exponents(
-        "mup", "adam", "full"
-    )
+    assert learning_rate_exponents("mup", "adam", "full", n_hidden=9) == learning_rate_exponents("mup", "adam", "full")
 
 
 def test_u_above_alpha_takes_the_smallest_embedding_exponent() -> None:

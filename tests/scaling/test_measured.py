@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fionalm.scaling.measured import ALIGNED_READOUT, MeasuredExponent, measured_exponents
+from fionalm.scaling.measured import ALIGNED_READOUT, MeasuredExponent, RelativeSteps, measured_exponents
 
 WIDTHS = (128, 256, 512, 1024)
 
@@ -19,7 +19,7 @@ def make_sgd(groups):
 
 
 def sweep(parameterization, optimizer, alignment, steps=2) -> dict[tuple[str, str, int], MeasuredExponent]:
-    make = {"adam": make_adam, "sgd": make_sgd}[optimizer]
+    make = {"adam": make_adam, "sgd": make_sgd, "adafactor": RelativeSteps}[optimizer]
     rows = measured_exponents(
         parameterization, optimizer, alignment, widths=WIDTHS, steps=steps, seeds=2, make_optimizer=make
     )
@@ -55,3 +55,14 @@ def test_readout_updates_raise_the_gradient_below() -> None:
     assert (first.derived, second.derived) == (-1.0, -0.5)
     assert first.measured == pytest.approx(-1.0, abs=0.05)
     assert second.measured == pytest.approx(-0.5, abs=0.15)
+
+
+def test_parameter_scaled_updates_outgrow_their_exponent_where_they_outgrow_the_parameter() -> None:
+    rows = sweep("mup", "adafactor", "none", steps=3)
+    # each step of n^1/2 times the readout's own size makes the next one larger
+    assert [rows["readout", "update", step].derived for step in (1, 2, 3)] == [-0.5] * 3
+    assert rows["readout", "update", 1].measured == pytest.approx(-0.5, abs=0.02)
+    assert rows["readout", "update", 3].measured > rows["readout", "update", 2].measured > -0.4
+    full = sweep("mup", "adafactor", "full", steps=3)
+    for kind, derived in (("embedding", 0.0), ("hidden", -1.0), ("readout", -1.0)):
+        assert full[kind, "update", 3].measured == pytest.approx(derived, abs=0.05)

@@ -101,9 +101,7 @@ def test_maximum_against_all_logits(b, kv_heads, groups, queries, keys, masking,
         logits = logits + mask
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_capture, "CHUNK", chunk)
-        found = max_attention_logit(
-            q, k, attn_mask=mask, is_causal=masking == "causal", scale=scale, enable_gqa=True
-        )
+        found = max_attention_logit(q, k, attn_mask=mask, is_causal=masking == "causal", scale=scale, enable_gqa=True)
     torch.testing.assert_close(found, logits.amax())
 
 
@@ -225,26 +223,15 @@ def test_sizes_of_gradients_updates_parameters_and_activations() -> None:
     after = dict(model.named_parameters())
 
     def size(tensors) -> float:
-        return (
-            torch.cat([tensor.detach().flatten() for tensor in tensors])
-            .double()
-            .square()
-            .mean()
-            .sqrt()
-            .item()
-        )
+        return torch.cat([tensor.detach().flatten() for tensor in tensors]).double().square().mean().sqrt().item()
 
     def of_block(tensors: dict[str, Tensor], prefix: str) -> list[Tensor]:
         return [tensor for name, tensor in tensors.items() if name.startswith(prefix)]
 
     for index in range(2):
         prefix = f"blocks.{index}."
-        assert blocks[f"probe/grad_rms/block{index}"] == pytest.approx(
-            size(of_block(gradients, prefix)), rel=1e-4
-        )
-        assert blocks[f"probe/param_rms/block{index}"] == pytest.approx(
-            size(of_block(after, prefix)), rel=1e-4
-        )
+        assert blocks[f"probe/grad_rms/block{index}"] == pytest.approx(size(of_block(gradients, prefix)), rel=1e-4)
+        assert blocks[f"probe/param_rms/block{index}"] == pytest.approx(size(of_block(after, prefix)), rel=1e-4)
         assert blocks[f"probe/activation_rms/block{index}"] == pytest.approx(size([outputs[index]]), rel=1e-4)
         # SGD's update is the clipped gradient times the learning rate.
         update = 0.5 * size(of_block(clipped, prefix))

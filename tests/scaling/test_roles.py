@@ -23,9 +23,7 @@ def kinds(model: nn.Module, roles: dict[str, str] | None = None) -> dict[str, st
 
 
 def gpt2(width: int = 32, **options) -> Any:
-    config = transformers.GPT2Config(
-        vocab_size=50, n_positions=16, n_embd=width, n_layer=1, n_head=4, **options
-    )
+    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=width, n_layer=1, n_head=4, **options)
     return transformers.GPT2LMHeadModel(config)
 
 
@@ -127,9 +125,7 @@ def test_mlp_and_attention_of_torch() -> None:
 
 
 def test_classification_head_is_the_last_linear_layer() -> None:
-    config = transformers.GPT2Config(
-        vocab_size=50, n_positions=16, n_embd=32, n_layer=1, n_head=4, num_labels=3
-    )
+    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=1, n_head=4, num_labels=3)
     found = kinds(transformers.GPT2ForSequenceClassification(config))
     assert found["score.weight"] == "readout"
     assert found["transformer.wte.weight"] == "embedding"
@@ -150,9 +146,7 @@ def test_stacked_experts_are_refused_by_name_and_can_be_given_a_role() -> None:
         num_local_experts=2,
     )
     model = transformers.MixtralForCausalLM(config)
-    with pytest.raises(
-        UserError, match=r"no layer kind for .*experts.*roles=\{'model.layers.0.mlp."
-    ) as caught:
+    with pytest.raises(UserError, match=r"no layer kind for .*experts.*roles=\{'model.layers.0.mlp.") as caught:
         layer_roles(model)
     assert "experts.down_proj [2, 32, 48]" in str(caught.value)
     roles = {role.name: role for role in layer_roles(model, {"*.mlp.*": "hidden"})}

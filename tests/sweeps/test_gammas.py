@@ -16,9 +16,7 @@ from fionalm.scaling.config import ParameterizationConfig
 from fionalm.sweeps import GammaSearchResult, TrialStore, gamma_search
 from fionalm.training.config import TrainConfig
 
-BASE = TrainConfig(
-    model=DecoderConfig(d_model=32), parameterization=ParameterizationConfig("mup", base_width=32)
-)
+BASE = TrainConfig(model=DecoderConfig(d_model=32), parameterization=ParameterizationConfig("mup", base_width=32))
 BEST = {"embedding": 10.0, "hidden": 0.3, "readout": 1.0}
 
 

@@ -88,9 +88,7 @@ def test_killed_sweep_keeps_its_trials_and_goes_on(tmp_path: Path, number: signa
 def test_processes_of_a_killed_sweep_take_their_children_with_them(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = SCRIPT.replace("sweep_trials:logged", "sweep_trials:with_child")
-    with sweeping(
-        script.format(here=HERE, configs=[{"pids": str(pids)}], folder=str(tmp_path / "trials"))
-    ) as process:
+    with sweeping(script.format(here=HERE, configs=[{"pids": str(pids)}], folder=str(tmp_path / "trials"))) as process:
         until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
         worker, child = (int(pid) for pid in pids.read_text().split())
         assert alive(worker) and alive(child)

@@ -130,9 +130,7 @@ def test_result_survives_json(store: TrialStore, calls: list) -> None:
     assert again.slope() == result.slope()
 
 
-def test_crashed_run_is_a_gap_and_not_an_end(
-    store: TrialStore, calls: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crashed_run_is_a_gap_and_not_an_end(store: TrialStore, calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
     from fionalm.sweeps import training_trial as module
 
     sound = module.run

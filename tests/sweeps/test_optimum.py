@@ -19,9 +19,7 @@ def bowl(best: float, lrs=LRS, seeds: int = 3, noise: float = 0.0, curvature: fl
 
 
 @given(st.lists(st.floats(0.3, 2.0), min_size=3, max_size=8), st.floats(0.01, 10.0), st.floats(0.001, 0.999))
-def test_vertex_of_a_parabola_is_found_on_any_grid(
-    steps: list[float], curvature: float, place: float
-) -> None:
+def test_vertex_of_a_parabola_is_found_on_any_grid(steps: list[float], curvature: float, place: float) -> None:
     logs = np.cumsum(steps) - 8.0
     # Between the first and last midpoints the best grid point has two neighbours.
     low, high = (logs[0] + logs[1]) / 2, (logs[-2] + logs[-1]) / 2

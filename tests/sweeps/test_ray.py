@@ -18,9 +18,7 @@ def test_ray_gives_the_results_of_local_processes(tmp_path: Path) -> None:
     trials += [Trial("sweep_trials:diverged", {}), Trial("sweep_trials:fails", {})]
     local = run_sweep(trials, store=TrialStore(tmp_path / "local"), workers=2, quiet=True)
     dies = Trial("sweep_trials:dies", {"how": "exit"})
-    on_ray = run_sweep(
-        [*trials, dies], store=TrialStore(tmp_path / "ray"), executor="ray", workers=2, quiet=True
-    )
+    on_ray = run_sweep([*trials, dies], store=TrialStore(tmp_path / "ray"), executor="ray", workers=2, quiet=True)
     assert not ray.is_initialized(), "a Ray that the sweep started is stopped again"
     for one, two in zip(local, on_ray, strict=False):
         assert one.status == two.status

@@ -99,9 +99,7 @@ def test_exception_is_an_outcome_with_its_traceback(
     assert [outcome.status for outcome in outcomes] == ["finished", "crashed", "finished"]
     assert outcomes[1].result is None and outcomes[1].error is not None
     assert "Traceback" in outcomes[1].error and reason in outcomes[1].error
-    assert (
-        f"1 of 3 trials crashed; the first: {outcomes[1].error.splitlines()[-1]}" in capsys.readouterr().err
-    )
+    assert f"1 of 3 trials crashed; the first: {outcomes[1].error.splitlines()[-1]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -151,9 +149,7 @@ def test_users_mistake_ends_the_sweep_and_keeps_what_is_finished(store: TrialSto
         ("no_such_module:f", "cannot import .*no_such_module"),
     ],
 )
-def test_function_that_does_not_exist_is_a_users_mistake(
-    store: TrialStore, function: str, message: str
-) -> None:
+def test_function_that_does_not_exist_is_a_users_mistake(store: TrialStore, function: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_sweep([Trial(function, {})], store=store, executor="serial", quiet=True)
 

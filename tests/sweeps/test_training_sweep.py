@@ -67,8 +67,6 @@ def test_sweep_trains_as_training_alone_does(base: TrainConfig, tmp_path: Path) 
 @pytest.mark.slow
 def test_diverging_run_is_a_result(base: TrainConfig, tmp_path: Path) -> None:
     wild = replace(base, optimizer=OptimizerConfig("sgd", lr=1e30), clip_norm=0.0, probe_every=0)
-    (outcome,) = run_sweep(
-        [training_trial(wild)], store=TrialStore(tmp_path / "trials"), executor="serial", quiet=True
-    )
+    (outcome,) = run_sweep([training_trial(wild)], store=TrialStore(tmp_path / "trials"), executor="serial", quiet=True)
     assert outcome.status == "finished" and outcome.result is not None
     assert outcome.result["diverged"] is True and outcome.result["final_loss"] is None

@@ -15,11 +15,7 @@ from fionalm.sweeps import Trial, TrialStore
 
 FUNCTION = "sweep_trials:parabola"
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -39,8 +35,7 @@ def test_hash_ignores_order_number_type_and_a_round_trip(config: dict) -> None:
     assert Trial(FUNCTION, json.loads(json.dumps(config))) == trial
     assert Trial(FUNCTION, config, cost=7.0) == trial
     floats = {
-        key: float(value) if type(value) is int and abs(value) < 2**53 else value
-        for key, value in config.items()
+        key: float(value) if type(value) is int and abs(value) < 2**53 else value for key, value in config.items()
     }
     assert Trial(FUNCTION, floats).hash == trial.hash
 

@@ -20,7 +20,7 @@ from fionalm.training.distributed import distributed
 from fionalm.training.trainer import train
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import make_corpus  # noqa: E402
+from conftest import make_corpus
 
 
 def main(out: str) -> None:

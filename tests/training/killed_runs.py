@@ -18,7 +18,7 @@ from fionalm.training.config import TrainConfig
 from fionalm.training.trainer import train
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import make_corpus  # noqa: E402
+from conftest import make_corpus
 
 
 def main(config_path: str, out: str, seed: str) -> None:

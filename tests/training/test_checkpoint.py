@@ -58,9 +58,7 @@ def assert_same_run(one: Path, other: Path, work: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam_atan2", "adafactor", "sgd"])
-def test_every_optimizer_resumes_to_the_same_bits(
-    tiny: TrainConfig, corpus: Any, tmp_path: Path, name: Any
-) -> None:
+def test_every_optimizer_resumes_to_the_same_bits(tiny: TrainConfig, corpus: Any, tmp_path: Path, name: Any) -> None:
     sgd = name == "sgd"
     optimizer = OptimizerConfig(
         name=name, lr=1e-2, weight_decay=1e-4, independent_weight_decay=not sgd, momentum=0.9 if sgd else 0.0
@@ -137,7 +135,10 @@ def test_full_disk_keeps_what_was_saved(tiny: TrainConfig, corpus: Any, tmp_path
     config = replace(tiny, checkpoint_every=4)
     with pytest.raises(KeyboardInterrupt):
         train(config, out=tmp_path / "run", corpus=corpus, probes=[StopAt()], quiet=True)
-    with file_size_limit(20_000), pytest.raises(UserError, match=r"cannot write .*step-00000008: .*File too large"):
+    with (
+        file_size_limit(20_000),
+        pytest.raises(UserError, match=r"cannot write .*step-00000008: .*File too large"),
+    ):
         train(config, out=tmp_path / "run", corpus=corpus, quiet=True)
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-00000004", "step-00000006"]

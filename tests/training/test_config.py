@@ -109,7 +109,10 @@ def test_plain_values() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"leaf": {"numbr": 1}}, r"unknown field of Leaf 'leaf.numbr': expected one of .*did you mean 'leaf.number'"),
+        (
+            {"leaf": {"numbr": 1}},
+            r"unknown field of Leaf 'leaf.numbr': expected one of .*did you mean 'leaf.number'",
+        ),
         ({"leaf": {}, "count": 1.5}, "count was 1.5: expected int"),
         ({"leaf": {}, "count": True}, "count was True: expected int"),
         ({"leaf": {}, "flag": 1}, "flag was 1: expected bool"),

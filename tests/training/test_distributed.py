@@ -22,13 +22,21 @@ from fionalm.optim.config import OptimizerConfig
 from fionalm.scaling import StabilityProbe
 from fionalm.scaling.config import ParameterizationConfig
 from fionalm.training import World, train
+from fionalm.training.__main__ import main
 from fionalm.training.config import TrainConfig
 
 pytestmark = pytest.mark.slow
 
 
 def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, check=False, timeout=240, env=environment
@@ -43,13 +51,11 @@ def configs(tiny: TrainConfig) -> dict[str, TrainConfig]:
         parameterization=ParameterizationConfig(name="mup", base_width=8),
         optimizer=OptimizerConfig(name="adam_atan2", lr=1e-2, weight_decay=1e-4),
     )
-    factored = replace(base, optimizer=OptimizerConfig(name="adafactor", lr=1e-2))
     return {
         "ddp": base,
         "fsdp2": replace(base, strategy="fsdp2", probe_every=5),
         "ddp-mup": scaled,
         "fsdp2-mup": replace(scaled, strategy="fsdp2"),
-        "fsdp2-adafactor": replace(factored, strategy="fsdp2"),
         "uneven": replace(base, batch_size=9, grad_accumulation=1),
     }
 
@@ -68,7 +74,7 @@ def result_of(runs: Path, name: str, rank: int = 0) -> Any:
     return json.loads((runs / f"{name}.rank{rank}").read_text())
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp2", "ddp-mup", "fsdp2-mup", "fsdp2-adafactor"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "ddp-mup", "fsdp2-mup"])
 def test_two_processes_give_the_losses_of_one(
     runs: Path, configs: dict[str, TrainConfig], corpus: Any, name: str
 ) -> None:
@@ -94,7 +100,7 @@ def test_only_the_main_process_writes(runs: Path) -> None:
     assert json.loads((runs / "ddp" / "environment.json").read_text())["processes"] == 2
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp2", "fsdp2-adafactor"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_one_process_resumes_what_two_began(
     runs: Path, configs: dict[str, TrainConfig], corpus: Any, tmp_path: Path, name: str
 ) -> None:
@@ -138,8 +144,7 @@ def test_command_under_torchrun(tiny: TrainConfig, tmp_path: Path) -> None:
     # The same command in one process goes on from the two processes' checkpoint.
     (out / "result.json").unlink()
     shutil.rmtree(out / "checkpoints" / "step-00000012")
-    again = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
-    assert "final loss" in again.stdout
+    main([*command[2:], "--quiet"])
     second = json.loads((out / "result.json").read_text())
     np.testing.assert_allclose([x for _, x in second["losses"]], [x for _, x in first["losses"]], rtol=1e-4)
 

@@ -50,9 +50,7 @@ def test_loss_with_and_without_logits_agree(model: Decoder, tokens: torch.Tensor
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
-def test_accumulated_gradients_are_those_of_the_whole_batch(
-    model: Decoder, tokens: torch.Tensor, parts: int
-) -> None:
+def test_accumulated_gradients_are_those_of_the_whole_batch(model: Decoder, tokens: torch.Tensor, parts: int) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     module = LossModule(model)
     module(tokens).total.backward()

@@ -76,7 +76,11 @@ def test_same_config_same_numbers_and_other_seeds_other_numbers(tiny: TrainConfi
 
 
 def test_nothing_is_written_or_said_without_out(
-    tiny: TrainConfig, corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    tiny: TrainConfig,
+    corpus: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIONA_HOME", str(tmp_path / "home"))
@@ -85,9 +89,7 @@ def test_nothing_is_written_or_said_without_out(
     assert capfd.readouterr() == ("", "")
 
 
-def test_run_folder_holds_everything_and_is_read_when_finished(
-    tiny: TrainConfig, corpus: Any, tmp_path: Path
-) -> None:
+def test_run_folder_holds_everything_and_is_read_when_finished(tiny: TrainConfig, corpus: Any, tmp_path: Path) -> None:
     config = replace(tiny, checkpoint_every=2, keep_checkpoints=3)
     result = train(config, out=tmp_path, corpus=corpus, quiet=True)
     assert TrainConfig.load(tmp_path / "config.json") == config
@@ -224,7 +226,14 @@ def test_probes_measure_and_leave_the_training_alone(tiny: TrainConfig, corpus: 
 def test_transformers_model(tiny: TrainConfig, corpus: Any, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     shape = transformers.GPT2Config(
-        vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=32, resid_pdrop=0.1, bos_token_id=0, eos_token_id=0
+        vocab_size=64,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=32,
+        resid_pdrop=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
     )
 
     def fresh() -> nn.Module:

@@ -79,9 +79,7 @@ def document_files(config: DataConfig) -> list[Path]:
     files = sorted(_walk(path, lambda folder: not folder.startswith(".")), key=lambda file: file.parts)
     files = [file for file in files if file.suffix in SUFFIXES and not file.name.startswith(".")]
     if not files:
-        raise UserError(
-            f"the corpus folder {path} is empty: expected files that end in {', '.join(SUFFIXES)}"
-        )
+        raise UserError(f"the corpus folder {path} is empty: expected files that end in {', '.join(SUFFIXES)}")
     return files
 
 
@@ -104,13 +102,9 @@ def _stdlib_files() -> list[Path]:
         for path in _walk(root, lambda name: name not in STDLIB_LEFT_OUT and not name.startswith("config-"))
         if path.suffix == ".py" and not path.name.startswith("_sysconfigdata") and not path.is_symlink()
     )
-    files = sorted(
-        kept, key=lambda path: hashlib.blake2b(path.relative_to(root).as_posix().encode()).digest()
-    )
+    files = sorted(kept, key=lambda path: hashlib.blake2b(path.relative_to(root).as_posix().encode()).digest())
     if not files:
-        raise UserError(
-            f"this Python has no standard library source in {root}: give a file, a folder or hf:NAME"
-        )
+        raise UserError(f"this Python has no standard library source in {root}: give a file, a folder or hf:NAME")
     return files
 
 
@@ -181,8 +175,7 @@ def _text_of(row: dict[str, Any], text_field: str, where: str) -> str | None:
     """Return the row's text; None where the value is missing."""
     if text_field not in row:
         raise UserError(
-            f"{where} has no column {text_field!r}: it has {', '.join(map(repr, row))}"
-            f"{nearest(text_field, row)}"
+            f"{where} has no column {text_field!r}: it has {', '.join(map(repr, row))}{nearest(text_field, row)}"
         )
     text = row[text_field]
     if text is not None and not isinstance(text, str):

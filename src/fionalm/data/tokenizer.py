@@ -61,9 +61,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) if path.is_dir() else "nothing"
-        raise UserError(
-            f"no tokenizer at {path}: expected a tokenizer.json or a folder with one, found {there}"
-        )
+        raise UserError(f"no tokenizer at {path}: expected a tokenizer.json or a folder with one, found {there}")
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for whatever it cannot parse
@@ -80,9 +78,7 @@ def end_of_text_id(tokenizer: Tokenizer) -> int:
         token_id = tokenizer.token_to_id(name)
         if token_id is not None:
             return token_id
-    raise UserError(
-        f"the tokenizer has no end-of-text token: expected one named {', '.join(END_OF_TEXT_NAMES)}"
-    )
+    raise UserError(f"the tokenizer has no end-of-text token: expected one named {', '.join(END_OF_TEXT_NAMES)}")
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:

@@ -89,13 +89,9 @@ class DecoderConfig:
                 f"expected a divisor, the nearest is {near}"
             )
         if self.positions == "rotary" and self.head_size % 2:
-            raise UserError(
-                f"rotary positions turn pairs, so expected an even head size, not {self.head_size}"
-            )
+            raise UserError(f"rotary positions turn pairs, so expected an even head size, not {self.head_size}")
         if self.norm == "rmsnorm" and self.norm_bias:
-            raise UserError(
-                "norm_bias was given with norm 'rmsnorm', which has none: expected norm 'layernorm'"
-            )
+            raise UserError("norm_bias was given with norm 'rmsnorm', which has none: expected norm 'layernorm'")
 
     @property
     def kv_heads(self) -> int:
@@ -130,7 +126,7 @@ class DecoderConfig:
         return self.n_layers * (attention + mlp) + self.vocab_size * self.d_model
 
     def num_parameters(self, embeddings: bool = True) -> int:
-        """Count the parameters; `embeddings=False` leaves out the embeddings and the head (Kaplan et al. 2020)."""
+        """Count the parameters; `embeddings=False` leaves out embeddings and head (Kaplan et al. 2020)."""
         head = self.vocab_size * self.d_model
         query, key_value = self.n_heads * self.head_size, self.kv_heads * self.head_size
         norm = 2 if self.norm_bias else 1
@@ -175,10 +171,10 @@ def flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """FLOPs that training spends on one token of a sequence of `seq_len`, forward and backward.
 
     6 P + 6 L H (seq_len + 1), where P counts the matrix entries that a token meets (attention, MLP and head;
-    not the embedding, which is a look-up), L layers, H = heads times head size. A multiply-add is 2 FLOPs, and
-    backward costs twice the forward. The second term is the scores and the weighted sum of values: a token at
-    position t attends to t tokens, on average (seq_len + 1) / 2, so it counts the causal half only. Norms,
-    softmax and other elementwise work are not counted.
+    not the embedding, which is a look-up), L layers, H = heads times head size. A multiply-add is 2 FLOPs,
+    and backward costs twice the forward. The second term is the scores and the weighted sum of values: a
+    token at position t attends to t tokens, on average (seq_len + 1) / 2, so it counts the causal half only.
+    Norms, softmax and other elementwise work are not counted.
     """
     attention = config.n_layers * config.n_heads * config.head_size * (seq_len + 1)
     return 6.0 * (config.matmul_parameters() + attention)

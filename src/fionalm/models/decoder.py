@@ -1,6 +1,7 @@
 """The decoder-only Transformer: one class for the papers' models and for Llama-family checkpoints.
 
-Shapes: `b` batch, `s` positions, `d` d_model, `h` query heads, `k` key and value heads, `e` head size, `v` vocabulary.
+Shapes: `b` batch, `s` positions, `d` d_model, `h` query heads, `k` key and value heads, `e` head size,
+`v` vocabulary.
 
     model = Decoder(DecoderConfig(d_model=128, n_layers=4), generator=torch.Generator().manual_seed(0))
     logits = model(input_ids).logits
@@ -64,8 +65,8 @@ class Decoder(nn.Module):
 
         Args:
             input_ids: token ids [b, s], s at most `config.max_seq_len`.
-            head: called as `head(features [b, s, d], lm_head.weight [v, d])` in place of the logits; a loss that
-                runs here sees the gathered weight under FSDP, and joins the graph under DDP and compile.
+            head: called as `head(features [b, s, d], lm_head.weight [v, d])` in place of the logits. A loss
+                that runs here sees the whole weight under FSDP, and DDP reduces its gradients.
         """
         features = self.features(input_ids)
         if head is not None:
@@ -80,9 +81,7 @@ class Decoder(nn.Module):
         """
         seq_len = input_ids.shape[1]
         if seq_len > self.config.max_seq_len:
-            raise UserError(
-                f"a sequence of {seq_len} tokens: expected at most max_seq_len {self.config.max_seq_len}"
-            )
+            raise UserError(f"a sequence of {seq_len} tokens: expected at most max_seq_len {self.config.max_seq_len}")
         x = self.embed(input_ids)
         rotary = None
         if self.config.positions == "learned":
@@ -97,8 +96,9 @@ class Decoder(nn.Module):
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights, as training-instabilities does (Wortsman et al. 2023, section 2.1).
 
-        Embeddings: normal with std 1/sqrt(d_model). Other matrices, the untied head included: normal truncated at two
-        deviations, with std 1/sqrt(fan-in). Norms are the identity, biases zero.
+        Embeddings: normal with std 1/sqrt(d_model). Other matrices, the untied head included: normal
+        truncated at two deviations, with std 1/sqrt(fan-in) after truncation. Norms are the identity, biases
+        zero. On the meta device nothing is drawn: call it again after `to_empty`.
         """
         if self.embed.weight.is_meta:
             return
@@ -119,6 +119,16 @@ class Decoder(nn.Module):
         """Where the parameters are."""
         return self.embed.weight.device
 
+    def compile_blocks(self, **options: Any) -> Decoder:
+        """Compile each block with `torch.compile(**options)` and return the model.
+
+        All blocks share one compilation, so it takes a fraction of the time of compiling the whole model and
+        runs as fast; hooks on the model keep working.
+        """
+        for block in self.blocks:
+            block.compile(**options)
+        return self
+
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the token embedding, under the name that `transformers` models use."""
         return self.embed
@@ -129,7 +139,7 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
-        """Load a Llama-family Hugging Face folder, a GGUF file or an own folder; see `pretrained.load_decoder`."""
+        """Load a Llama-family folder, a GGUF file or an own folder; see `pretrained.load_decoder`."""
         from fionalm.models.pretrained import load_decoder
 
         return load_decoder(path, dtype=dtype)
@@ -158,7 +168,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention with grouped queries; `qkv`'s rows are the queries' heads, the keys', then the values'."""
+    """Causal attention with grouped queries; `qkv`'s rows are the heads of queries, keys, then values."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -179,15 +189,15 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def qk(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor]:
-        """Return queries [b, h, s, e] and keys [b, k, s, e] of input [b, s, d], after their norms and rotation.
+        """Return queries [b, h, s, e] and keys [b, k, s, e] of input [b, s, d], normalised and rotated.
 
-        The attention logits are `q @ k.mT / sqrt(head_dim)`; a probe can take their maximum without a second model.
+        The attention logits are `q @ k.mT / sqrt(head_dim)`; a probe calls this with the forward's arguments.
         """
         q, k, _ = self.project(x, rotary)
         return q, k
 
     def project(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries [b, h, s, e], keys and values [b, k, s, e]; `rotary` is computed where it is not given."""
+        """Return queries [b, h, s, e], keys and values [b, k, s, e]; computes `rotary` if it is missing."""
         if rotary is None and self.config.positions == "rotary":
             rotary = rotary_table(self.config, x.shape[1], x.device)
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # [b, s, h + 2k, e]
@@ -227,8 +237,8 @@ def make_norm(config: DecoderConfig, size: int) -> nn.LayerNorm | nn.RMSNorm:
 def rotary_table(config: DecoderConfig, seq_len: int, device: torch.device) -> Rotary:
     """Return every position's cosines and signed sines [s, 1, e] (Su et al. 2021, equation 34).
 
-    They are computed in each forward, which costs little, rather than kept in buffers, which a model on the meta
-    device would lose.
+    They are computed in each forward, which costs little, rather than kept in buffers, which a model on the
+    meta device would lose.
     """
     size = config.head_size
     frequencies = config.rope_theta ** -(torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
@@ -247,6 +257,6 @@ def rotary_table(config: DecoderConfig, seq_len: int, device: torch.device) -> R
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turn the pairs (i, i + e/2) of each head of x [b, s, heads, e] by the table's angles; Llama pairs them so."""
+    """Turn each head's pairs (i, i + e/2), as Llama pairs them, of x [b, s, heads, e] by the angles."""
     cos, sin = rotary
     return (x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin).type_as(x)

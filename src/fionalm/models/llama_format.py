@@ -25,7 +25,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
 }
 
-# Own module -> the Hugging Face and GGUF modules whose rows, stacked, are its rows; `{}` is the layer's number.
+# Own module -> the Hugging Face and the GGUF modules whose rows, stacked, are its rows.
 TOP_MODULES = {
     "embed": (["model.embed_tokens"], ["token_embd"]),
     "norm": (["model.norm"], ["output_norm"]),
@@ -78,9 +78,7 @@ def config_from_hugging_face(values: Mapping[str, Any]) -> DecoderConfig:
     values = {**FAMILY_DEFAULTS[family], **values}
     for field, expected in (("hidden_act", "silu"), ("partial_rotary_factor", 1.0)):
         if values.get(field, expected) not in (expected, None):
-            raise UserError(
-                f"the config's {field} is {values[field]!r}: the decoder computes only {expected!r}"
-            )
+            raise UserError(f"the config's {field} is {values[field]!r}: the decoder computes only {expected!r}")
     max_seq_len = values["max_position_embeddings"]
     if values.get("sliding_window") and values.get("use_sliding_window", family == "mistral"):
         max_seq_len = min(max_seq_len, values["sliding_window"])
@@ -112,7 +110,7 @@ def config_from_hugging_face(values: Mapping[str, Any]) -> DecoderConfig:
 
 
 def config_to_hugging_face(config: DecoderConfig) -> dict[str, Any] | None:
-    """Return the `config.json` of a `transformers` class that computes the same, or None if none of these does."""
+    """Return the `config.json` of a `transformers` class that computes the same, or None if none does."""
     if (config.norm, config.positions, config.mlp) != ("rmsnorm", "rotary", "silu_gated"):
         return None
     qkv_only = config.has_qkv_bias and not config.has_out_bias
@@ -170,9 +168,7 @@ def config_from_gguf(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, 
     if family not in ("llama", "qwen2", "qwen3"):
         raise choice_error("GGUF architecture", family, ("llama", "qwen2", "qwen3"))
     if "rope_freqs.weight" in shapes or fields.get(f"{family}.rope.scaling.type", "none") != "none":
-        raise UserError(
-            "the GGUF file scales its rotary frequencies: expected the model's Hugging Face folder instead"
-        )
+        raise UserError("the GGUF file scales its rotary frequencies: expected the model's Hugging Face folder instead")
     if f"{family}.expert_count" in fields:
         raise UserError("the GGUF file holds a mixture of experts: expected a dense model")
 

@@ -1,4 +1,4 @@
-"""Loading and saving: Llama-family Hugging Face folders, GGUF files, and an own format for every other decoder.
+"""Loading and saving: Llama-family Hugging Face folders, GGUF files, and an own format for other decoders.
 
     model, tokenizer = load_model("path/to/folder-or-file")
 
@@ -40,13 +40,13 @@ def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
     """Load a causal language model and its tokenizer from whatever `spec` names.
 
     Args:
-        spec: an own or Hugging Face folder, a run folder, a `.gguf` file, a config `.json` of the decoder or of any
-            `transformers` causal model (fresh weights), or `hf:NAME` for a model on the Hugging Face hub.
+        spec: an own or Hugging Face folder, a run folder, a `.gguf` file, a config `.json` of the decoder or
+            of any `transformers` causal model (fresh weights), or `hf:NAME` for a model on the hub.
         seed: seeds fresh weights.
 
     Returns:
-        The model in float32 (a `Decoder` wherever it computes the architecture, else the `transformers` model) and
-        the tokenizer, a `transformers` one where that extra is installed; None where `spec` comes without one.
+        The model in float32 (a `Decoder` wherever it computes the architecture, else the `transformers`
+        model) and the tokenizer, a `transformers` one if that extra is installed; None where `spec` has none.
 
     Raises:
         UserError: there is nothing at `spec`, or nothing that can be loaded.
@@ -111,9 +111,7 @@ def load_decoder(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Dec
     unread = {name for name in names - used if not name.endswith("rotary_emb.inv_freq")}
     unread -= {"lm_head.weight"} if config.tie_embeddings else set()
     if unread:
-        raise UserError(
-            f"{path} holds tensors that the decoder does not compute with: {', '.join(sorted(unread)[:5])}"
-        )
+        raise UserError(f"{path} holds tensors that the decoder does not compute with: {', '.join(sorted(unread)[:5])}")
     if config.tie_embeddings:
         weights["lm_head.weight"] = weights["embed.weight"]
     model.load_state_dict(weights, assign=True)
@@ -125,9 +123,10 @@ def load_decoder(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Dec
 def save_decoder(model: Decoder, folder: str | Path) -> str:
     """Write `model` to `folder` as `config.json` and `model.safetensors`.
 
-    A decoder with RMSNorm, rotary positions and gated SiLU is written as the `transformers` class that computes the
-    same (Llama; Qwen3 with qk_norm; Qwen2 with qkv_bias alone), which `AutoModelForCausalLM.from_pretrained` loads
-    with equal logits. Any other decoder is written in the own format, which only `Decoder.from_pretrained` reads.
+    A decoder with RMSNorm, rotary positions and gated SiLU is written as the `transformers` class that
+    computes the same (Llama; Qwen3 with qk_norm; Qwen2 with qkv_bias alone), which transformers'
+    `AutoModelForCausalLM.from_pretrained` loads with equal logits. Any other decoder (LayerNorm, GeLU or
+    learned positions) is written in the own format, which only `Decoder.from_pretrained` and `load_model` read.
 
     Returns:
         The `model_type` written: `llama`, `qwen2`, `qwen3`, or `fiona_decoder` for the own format.
@@ -145,9 +144,7 @@ def save_decoder(model: Decoder, folder: str | Path) -> str:
         rows = source_rows(parameter, config) if values is not None else None
         names = [parameter] if values is None else weight_sources(parameter)
         parts = [weight] if rows is None else weight.split(rows)
-        tensors.update(
-            (name, part.detach().cpu().contiguous()) for name, part in zip(names, parts, strict=True)
-        )
+        tensors.update((name, part.detach().cpu().contiguous()) for name, part in zip(names, parts, strict=True))
     if values is None:
         values = {"model_type": OWN_MODEL_TYPE, **config.to_dict()}
     values["dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
@@ -159,17 +156,15 @@ def save_decoder(model: Decoder, folder: str | Path) -> str:
 def load_model_tokenizer(path: Path) -> Any:
     """Return the tokenizer in a model's folder or GGUF file, or None if a folder has none.
 
-    It is a `transformers` tokenizer, chat template included, where `transformers` is installed; else the plain
-    `tokenizers.Tokenizer` of the folder's `tokenizer.json`.
+    It is a `transformers` tokenizer, chat template included, where `transformers` is installed; else the
+    plain `tokenizers.Tokenizer` of the folder's `tokenizer.json`.
     """
     if path.suffix == ".gguf":
         require("gguf", "hub")
         transformers = require("transformers", "hub")
         with _sentence_on_failure(f"the tokenizer in {path}"):
             return transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    if not any(
-        (path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    ):
+    if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         return None
     try:
         transformers = require("transformers", "hub")
@@ -188,8 +183,8 @@ def _existing(spec: str | Path) -> Path:
     if not path.exists():
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
-            f"there is no model at {spec}: expected a model folder, a run folder, a .gguf file, a config .json "
-            f"or hf:NAME{nearest(path.name, there)}"
+            f"there is no model at {spec}: expected a model folder, a run folder, a .gguf file, "
+            f"a config .json or hf:NAME{nearest(path.name, there)}"
         )
     return path
 
@@ -205,9 +200,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; expected a model's config as JSON") from error
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path} holds a {type(values).__name__}: expected a JSON object with a model's config"
-        )
+        raise UserError(f"{path} holds a {type(values).__name__}: expected a JSON object with a model's config")
     return values
 
 

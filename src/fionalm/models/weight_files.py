@@ -1,4 +1,4 @@
-"""The files that weights live in: safetensors folders (whole or sharded) and GGUF files, read a tensor at a time."""
+"""The files that weights live in: folders of safetensors and GGUF files, read a tensor at a time."""
 
 from __future__ import annotations
 
@@ -34,16 +34,14 @@ class GgufFile(NamedTuple):
 
 
 def open_safetensors(folder: Path, stack: ExitStack) -> WeightFile:
-    """Open every `*.safetensors` file of `folder` until `stack` closes; shards need no index, as files name tensors.
+    """Open `folder`'s safetensors until `stack` closes; shards need no index, since each names its tensors.
 
     Raises:
         UserError: no such file, or one that cannot be read.
     """
     paths = sorted(folder.glob("model*.safetensors"))
     if not paths:
-        raise UserError(
-            f"{folder} holds no weights: expected model.safetensors, or model-*.safetensors shards"
-        )
+        raise UserError(f"{folder} holds no weights: expected model.safetensors, or model-*.safetensors shards")
     files = {}
     for path in paths:
         try:
@@ -76,7 +74,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def open_gguf(path: Path) -> GgufFile:
-    """Open a GGUF file; tensors are read dequantised, in float32 and in the order of rows that Hugging Face uses.
+    """Open a GGUF file; its tensors are read dequantised to float32, in Hugging Face's order of rows.
 
     Raises:
         UserError: no GGUF file.
@@ -87,13 +85,11 @@ def open_gguf(path: Path) -> GgufFile:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; expected a GGUF file") from error
     fields = {
-        name: field.contents()
-        for name, field in reader.fields.items()
-        if not name.startswith(("tokenizer.", "GGUF."))
+        name: field.contents() for name, field in reader.fields.items() if not name.startswith(("tokenizer.", "GGUF."))
     }
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     family = fields.get("general.architecture")
-    heads = fields.get(f"{family}.attention.head_count")
+    heads = fields.get(f"{family}.attention.head_count", 1)
     key_heads = fields.get(f"{family}.attention.head_count_kv", heads)
 
     def read(name: str) -> Tensor:
@@ -111,5 +107,5 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 def _paired_to_halves(weight: Tensor, heads: int) -> Tensor:
-    """Order each head's rows (0, e/2, 1, e/2 + 1, ...), as llama.cpp turns neighbours, to (0, 1, ..., e - 1)."""
+    """Order each head's rows (0, e/2, 1, e/2 + 1, ...), where llama.cpp turns neighbours, as (0, 1, ...)."""
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)

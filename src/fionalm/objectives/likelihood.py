@@ -35,8 +35,8 @@ def cross_entropy_with_z_loss(
         ignore_index: the mark.
 
     Returns:
-        The loss in nats a token, z-loss included (NaN if no token counts), and log Z's statistics; without the
-        z-loss it is `loss - z_loss * statistics.mean_square`.
+        The loss in nats a token, z-loss included (NaN if no token counts), and log Z's statistics. Without
+        the z-loss it is `loss - z_loss * statistics.mean_square`.
     """
     logits, targets = logits.flatten(0, -2).to(_wide(logits.dtype)), targets.flatten()
     kept = targets != ignore_index
@@ -58,7 +58,7 @@ def linear_cross_entropy(
     chunk: int | None = None,
     ignore_index: int = -100,
 ) -> tuple[Tensor, LogZ]:
-    """Compute `cross_entropy_with_z_loss(features @ weight.T, targets)` with few tokens' logits held at a time.
+    """Compute `cross_entropy_with_z_loss(features @ weight.T, targets)`, few tokens' logits at a time.
 
     The forward pass also computes the gradients of features and weight, while a chunk's probabilities are at
     hand; backward only scales them. So the loss can be differentiated once, and `weight`'s gradient is held
@@ -85,7 +85,7 @@ def linear_cross_entropy(
 
 
 def default_chunk(vocab_size: int, device: torch.device) -> int:
-    """Return how many tokens' logits to hold: 4 MB of them on a processor, whose cache keeps that, else 256 MB."""
+    """Return how many tokens' logits to hold: 4 MB on a processor, which caches them, elsewhere 256 MB."""
     on_processor = device.type == "cpu"
     return max(256 if on_processor else 1024, (1 << 20 if on_processor else 1 << 26) // vocab_size)
 
@@ -152,8 +152,8 @@ def _loss_and_gradients(
         powers = logits.sub_(peak).exp2_()
         total = powers.sum(-1, keepdim=True)
         log_z[part] = peak + total.log2()
-        # The logits' gradient is share * ((1 + 2 z_loss log Z) powers / total - onehot). The factors of its rows
-        # go to the small matrices and onehot is left for later, to pass over the large one as little as possible.
+        # The logits' gradient is share * ((1 + 2 z_loss log Z) powers / total - onehot). Its rows' factors
+        # go to the small matrices, and onehot waits until after the loop: fewer passes over the large one.
         factor = (share[part] * (1 + (2 * z_loss / LOG2_E) * log_z[part]) / total).to(dtype)
         powers = powers.to(dtype)
         if grad_features is not None:

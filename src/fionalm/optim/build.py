@@ -49,7 +49,11 @@ def schedule_factor(config: ScheduleConfig, total_steps: int) -> Callable[[int],
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
         done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-        left = {"cosine": (1 + math.cos(math.pi * min(done, 1.0))) / 2, "linear": max(0.0, 1 - done), "constant": 1.0}
+        left = {
+            "cosine": (1 + math.cos(math.pi * min(done, 1.0))) / 2,
+            "linear": max(0.0, 1 - done),
+            "constant": 1.0,
+        }
         return config.final_fraction + (1 - config.final_fraction) * left[config.name]
 
     return factor

@@ -88,9 +88,7 @@ class Claim:
         if self.direction == "within":
             return f"between {format_number(low)} and {format_number(high)}{unit}"
         return (
-            f"above {format_number(low)}{unit}"
-            if self.direction == "greater"
-            else f"below {format_number(high)}{unit}"
+            f"above {format_number(low)}{unit}" if self.direction == "greater" else f"below {format_number(high)}{unit}"
         )
 
 
@@ -206,16 +204,14 @@ def _decide(entry: Measured) -> tuple[Verdict, str]:
     if not math.isfinite(interval.estimate):
         return "inconclusive", "the effect could not be measured"
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "inconclusive", "no interval can be given" + (
-            f" from {entry.counted}" if entry.counted else ""
-        )
+        return "inconclusive", "no interval can be given" + (f" from {entry.counted}" if entry.counted else "")
     what = "the exact value" if claim.exact else "the whole interval"
     if not low <= interval.estimate <= high:
         what += ", which does not hold its own estimate,"
     inside = (
         (bound_low <= low and high <= bound_high)
         if claim.direction == "within"
-        else bound_low <= low and high <= bound_high
+        else bound_low < low and high < bound_high
     )
     if inside:
         return "supported", f"{what} is {claim.criterion}"

@@ -39,9 +39,7 @@ class Line:
     def __post_init__(self) -> None:
         lengths = {len(values) for values in (self.x, self.y, self.low, self.high) if values is not None}
         if len(lengths) != 1:
-            raise ValueError(
-                f"line {self.label!r}: x, y, low and high have different lengths {sorted(lengths)}"
-            )
+            raise ValueError(f"line {self.label!r}: x, y, low and high have different lengths {sorted(lengths)}")
 
 
 def frame(
@@ -117,9 +115,7 @@ def scales(axes: Axes, lines: Sequence[Line], x_scale: Scale, y_scale: Scale) ->
         axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
         if scale == "linear":
             continue
-        values = {
-            value for line in lines for value in (line.x if name == "x" else line.y) if 0 < value < math.inf
-        }
+        values = {value for line in lines for value in (line.x if name == "x" else line.y) if 0 < value < math.inf}
         if not values:
             continue
         (axes.set_xscale if name == "x" else axes.set_yscale)("log", nonpositive="mask")
@@ -162,9 +158,7 @@ def finish(chart: Chart, all_axes: Sequence[Axes]) -> None:
         columns = max(1, min(len(handles), int(chart.get_figwidth() * per_inch * 0.5)))
         lines = math.ceil(len(handles) / columns)
         chart.set_figheight(chart.get_figheight() + 0.2 * lines)
-        chart.legend(
-            handles.values(), handles.keys(), loc="outside lower left", ncols=columns, labelcolor=INK
-        )
+        chart.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, labelcolor=INK)
 
 
 def line_rows(panel: str, line: Line, x_label: str, y_label: str) -> list[dict[str, Any]]:

@@ -16,9 +16,20 @@ import numpy as np
 from matplotlib.transforms import offset_copy
 
 from fionalm.report.drawing import Line, Scale, draw, finish, frame, line_rows, looks, mark, scales
-from fionalm.report.style import MARKERS, MUTED, PAPER, WIDTH, Chart, series_colors, styled
+from fionalm.report.style import MARKERS, MUTED, PAPER, WIDTH, Chart, save_figure, series_colors, styled
 from fionalm.report.wording import format_number
 from fionalm.statistics import Interval
+
+__all__ = [
+    "Chart",
+    "Line",
+    "extrapolation",
+    "forest",
+    "lines_with_intervals",
+    "loss_against_lr",
+    "power_law",
+    "save_figure",
+]
 
 Lines = Sequence[Line] | Mapping[str, Sequence[Line]]
 
@@ -83,9 +94,7 @@ def loss_against_lr(
     panels = curves if isinstance(curves, Mapping) else {"": curves}
     everything = [line for panel in panels.values() for line in panel]
     ceiling = initial_loss if math.isfinite(initial_loss) else math.inf
-    kept_losses = [
-        value for line in everything for value in line.y if value <= ceiling and math.isfinite(value)
-    ]
+    kept_losses = [value for line in everything for value in line.y if value <= ceiling and math.isfinite(value)]
     worst, best_loss = max(kept_losses, default=1.0), min(kept_losses, default=0.0)
     top = min(ceiling, worst + 0.3 * (worst - best_loss or 1.0))
     with styled():
@@ -102,9 +111,7 @@ def loss_against_lr(
                 lost_at = [x for x, gone in zip(line.x, lost, strict=True) if gone]
                 lost_any |= bool(lost_at)
                 # Crosses of several series at one learning rate stand side by side.
-                aside = offset_copy(
-                    axes.transData, chart, x=6 * (number - (len(panel) - 1) / 2), units="points"
-                )
+                aside = offset_copy(axes.transData, chart, x=6 * (number - (len(panel) - 1) / 2), units="points")
                 axes.plot(lost_at, [top] * len(lost_at), "x", color=color, markersize=5, transform=aside)
                 axes.update_datalim([(x, top) for x in lost_at])  # a moved marker does not count by itself
                 if not all(lost):
@@ -225,9 +232,7 @@ def _fit(line: Line) -> tuple[float, Line | None]:
         return math.nan, None
     slope, offset = np.polyfit(np.log(x[known]), np.log(y[known]), 1)
     ends = [float(x[known].min()), float(x[known].max())]
-    return float(slope), Line(
-        "", ends, [math.exp(offset + slope * math.log(end)) for end in ends], style="dashed"
-    )
+    return float(slope), Line("", ends, [math.exp(offset + slope * math.log(end)) for end in ends], style="dashed")
 
 
 def _through(line: Line, label: str, slope: float) -> Line:

@@ -77,9 +77,16 @@ class Run:
 
     @property
     def command(self) -> str:
-        """Return the command that repeats this run, empty if the config holds none."""
-        command = self.config.get("command") or ""
+        """Return the command that repeats this run, from config or environment; empty if neither holds it."""
+        command = self.config.get("command") or self.environment.get("command") or ""
         return shlex.join(str(part) for part in command) if isinstance(command, list) else str(command)
+
+    @property
+    def seeds(self) -> int | None:
+        """Return the number of seeds, from the config or the study's own part of it, `config`."""
+        inner = self.config.get("config")
+        seeds = self.config.get("seeds", inner.get("seeds") if isinstance(inner, dict) else None)
+        return seeds if isinstance(seeds, int) and not isinstance(seeds, bool) else None
 
     @property
     def seconds(self) -> float | None:
@@ -118,9 +125,7 @@ def is_run(folder: Path) -> bool:
 def study_folders(folder: Path | str) -> list[Path]:
     """Return the run folders directly below `folder`, by name: what `fiona reproduce all` leaves."""
     path = Path(folder)
-    return (
-        sorted(child for child in path.iterdir() if child.is_dir() and is_run(child)) if path.is_dir() else []
-    )
+    return sorted(child for child in path.iterdir() if child.is_dir() and is_run(child)) if path.is_dir() else []
 
 
 def holds_studies(folder: Path | str) -> bool:
@@ -148,9 +153,7 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Return a nested config as `(dotted.name, leaf)` pairs; a list of plain values is one leaf."""
     if isinstance(value, Mapping) and (value or not prefix):
         return [
-            pair
-            for key, item in value.items()
-            for pair in flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            pair for key, item in value.items() for pair in flatten(item, f"{prefix}.{key}" if prefix else str(key))
         ]
     if isinstance(value, list) and any(isinstance(item, (Mapping, list)) for item in value):
         return [pair for index, item in enumerate(value) for pair in flatten(item, f"{prefix}[{index}]")]
@@ -185,9 +188,7 @@ def _read_sections(path: Path) -> list[Section]:
 
 
 def _section(title: str, text: str = "", tables: Sequence[Any] = (), figures: Sequence[str] = ()) -> Section:
-    return Section(
-        str(title), str(text), [_table(**table) for table in tables], [str(name) for name in figures]
-    )
+    return Section(str(title), str(text), [_table(**table) for table in tables], [str(name) for name in figures])
 
 
 def _table(columns: Sequence[Any], rows: Sequence[Any], caption: str = "") -> Table:

@@ -86,9 +86,7 @@ def write_index(folder: Path | str) -> Path:
     path = Path(folder)
     runs = [read_run(child) for child in study_folders(path)]
     if not runs:
-        raise UserError(
-            f"{path} holds no run folders: expected one sub folder a study, with claims.json in it"
-        )
+        raise UserError(f"{path} holds no run folders: expected one sub folder a study, with claims.json in it")
     for run in runs:
         _write_run(run, has_index=True)
     whole = read_run(path) if is_run(path) else Run(path)
@@ -128,7 +126,7 @@ def _write_run(run: Run, *, has_index: bool) -> Path:
             figures=[figure for name, figure in figures.items() if name not in placed],
             sections=sections,
             config=flatten({key: value for key, value in run.config.items() if key not in skipped}),
-            machine=flatten(run.environment),
+            machine=flatten({key: value for key, value in run.environment.items() if key != "command"}),
             facts=flatten({key: value for key, value in run.facts.items() if key != "seconds"}),
             has_index=has_index,
             report_file=REPORT_FILE,
@@ -171,9 +169,7 @@ def _named(section: Section, figures: dict[str, _ShownFigure], run: Run) -> list
     missing = [name for name in section.figures if name not in figures]
     if missing:
         known = ", ".join(figures) or "none"
-        raise UserError(
-            f"section {section.title!r} of {run.path} names figure {missing[0]!r}: there are {known}"
-        )
+        raise UserError(f"section {section.title!r} of {run.path} names figure {missing[0]!r}: there are {known}")
     return [figures[name] for name in section.figures]
 
 
@@ -182,7 +178,9 @@ def _paper(paper: Any) -> dict[str, str]:
     given = paper if isinstance(paper, dict) else {"title": paper or ""}
     words = {key: str(given.get(key) or "") for key in ("title", "authors", "year", "url")}
     if not re.match(r"https?://", words["url"]):
-        words["url"] = ""  # a link is followed by a click: never javascript: or file:
+        # A link is followed by a click: never javascript: or file:.
+        named = re.search(r"\barXiv[ :](\d{4}\.\d{4,5})\b", words["title"])
+        words["url"] = f"https://arxiv.org/abs/{named[1]}" if named else ""
     return words
 
 

@@ -21,7 +21,6 @@ from matplotlib import style as matplotlib_style
 from matplotlib.figure import Figure
 
 from fionalm.paths import atomic_write_bytes, atomic_write_text
-from fionalm.report.folder import FIGURES_FOLDER
 from fionalm.report.svg import INKS
 from fionalm.report.wording import clean
 
@@ -102,23 +101,23 @@ def save_figure(
     folder: Path | str,
     name: str,
     caption: str,
+    data: Sequence[Mapping[str, Any]] | None = None,
     *,
     title: str = "",
     alt: str = "",
     order: int = 0,
-    data: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write `figures/NAME.svg`, its words and its numbers into a run folder; return the path of the SVG.
+    """Write `NAME.svg`, its words and its numbers into a run's `figures` folder; return the path of the SVG.
 
     Args:
-        figure: any matplotlib figure; a `Chart` brings its own data.
-        folder: the run folder.
+        figure: any matplotlib figure, or a `Chart`, which brings its data.
+        folder: `RUN/figures`.
         name: file name without ending: lower case letters, digits and hyphens.
         caption: what the figure shows and how to read it, one to three sentences.
-        title: heading in the report.
+        data: the plotted numbers, one mapping a point, written as `NAME.csv`; a chart's own if None.
+        title: heading in the report; made from the name if empty.
         alt: the figure in one sentence for those who cannot see it; the title and caption if empty.
         order: place in the report, lowest first, then by name.
-        data: the plotted numbers, one mapping a point, written as `NAME.csv`.
 
     Raises:
         ValueError: a name that is not such a name.
@@ -126,7 +125,7 @@ def save_figure(
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ValueError(f"figure name {name!r} must be lower case letters, digits and hyphens")
-    target = Path(folder) / FIGURES_FOLDER / name
+    target = Path(folder) / name
     buffer = io.BytesIO()
     with styled():  # the SVG writer reads its salt and font handling when it saves
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

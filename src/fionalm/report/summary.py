@@ -58,12 +58,13 @@ def _print_run(run: Run, console: Console) -> None:
 
 
 def _table(run: Run, claims: Sequence[Measured]) -> Table:
-    table = Table(title=Text(clean(run.title)), box=box.ROUNDED, title_justify="left", title_style="bold")
+    table = Table(title=Text(clean(run.title)), box=box.ROUNDED, expand=True, show_lines=True)
+    table.title_justify, table.title_style = "left", "bold"
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim", ratio=3)
-    table.add_column("paper", ratio=1)
-    table.add_column("measured", ratio=1)
-    table.add_column("supported if", ratio=1)
+    table.add_column("paper", ratio=2)
+    table.add_column("measured", ratio=2)
+    table.add_column("supported if", ratio=2)
     for entry in claims:
         symbol, look = _LOOKS[entry.verdict]
         table.add_row(
@@ -95,9 +96,7 @@ def _totals(claims: Sequence[Measured], name: str) -> Text:
     counts = count_verdicts(claims)
     text = Text(f"{name}: ")
     for index, (verdict, count) in enumerate(counts.items()):
-        text.append(", " if index else "").append(
-            f"{count} {verdict}", style=_LOOKS[verdict][1] if count else "dim"
-        )
+        text.append(", " if index else "").append(f"{count} {verdict}", style=_LOOKS[verdict][1] if count else "dim")
     return text
 
 

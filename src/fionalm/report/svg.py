@@ -76,9 +76,7 @@ def interval_svg(measured: Measured) -> Markup:
         parts.append(_label(place(end), format_number(end)))
     if math.isfinite(interval.low) and math.isfinite(interval.high):
         start, stop = place(interval.low), place(interval.high)
-        parts.append(
-            f'<line class="range" x1="{start:.1f}" x2="{max(stop, start + 0.1):.1f}" y1="15" y2="15"/>'
-        )
+        parts.append(f'<line class="range" x1="{start:.1f}" x2="{max(stop, start + 0.1):.1f}" y1="15" y2="15"/>')
     if claim.paper_effect is not None and math.isfinite(claim.paper_effect):
         parts.append(_diamond(place(claim.paper_effect), clipped))
     if math.isfinite(interval.estimate):

@@ -87,16 +87,12 @@ class AlignmentProbe:
         self._active = False
         self._ratios: dict[str, Tensor] = {}
         if not self._layers():
-            raise UserError(
-                f"{type(model).__name__} has no linear layer: expected a model with nn.Linear or Conv1D"
-            )
+            raise UserError(f"{type(model).__name__} has no linear layer: expected a model with nn.Linear or Conv1D")
         self.reset()
 
     def reset(self) -> None:
         """Take a new snapshot: measure changes from the weights and activations of now."""
-        self._weights = {
-            name: _fan_in_first(layer).detach().clone() for name, layer in self._layers().items()
-        }
+        self._weights = {name: _fan_in_first(layer).detach().clone() for name, layer in self._layers().items()}
         self._activations: dict[str, Tensor] = {}
         if self.probe_batch is not None:
             self._run_probe_batch(lambda name, _layer, z: self._activations.update({name: z.clone()}))

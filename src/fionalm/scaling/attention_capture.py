@@ -62,10 +62,7 @@ def max_attention_logit(
             logits = logits.masked_fill(~allowed, -math.inf)
         if attn_mask is not None:
             rows = attn_mask[..., start:stop, :end] if attn_mask.shape[-2] > 1 else attn_mask[..., :end]
-            if rows.dtype == torch.bool:
-                logits = logits.masked_fill(~rows, -math.inf)
-            else:
-                logits = logits + rows.float()
+            logits = logits.masked_fill(~rows, -math.inf) if rows.dtype == torch.bool else logits + rows.float()
         best = torch.maximum(best, logits.amax())
     return best
 

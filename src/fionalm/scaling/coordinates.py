@@ -198,9 +198,7 @@ def coord_check(
         for (layer, quantity), values in sorted(sizes.items(), key=lambda x: QUANTITIES.index(x[0][1]))
     ]
     name = as_parameterization(parameterization).name
-    return CoordCheckResult(
-        name, as_optimizer(optimizer), str(alignment), widths, steps, tolerance, tuple(rows)
-    )
+    return CoordCheckResult(name, as_optimizer(optimizer), str(alignment), widths, steps, tolerance, tuple(rows))
 
 
 def fit_exponent(widths: Sequence[int], values: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -327,9 +325,7 @@ def _row(
     finite = bool(np.isfinite(np.asarray(values)).all())
     allowed = finite and not (low is not None and exponent < low - slack)
     allowed = allowed and not (high is not None and exponent > high + slack)
-    return CoordRow(
-        layer, role.kind.value, quantity, tuple(map(tuple, values)), exponent, stderr, low, high, allowed
-    )
+    return CoordRow(layer, role.kind.value, quantity, tuple(map(tuple, values)), exponent, stderr, low, high, allowed)
 
 
 def _bounds(

@@ -169,9 +169,7 @@ def absorbed_exponents(
         step = {"adam": 0.0, "adafactor": a + b, "sgd": gradient}[family]  # size of a step at learning rate 1
         result[kind] = AbsorbedExponents(a + b, update - step, update, gradient, eps=-a)
     embedding = result[LayerKind.EMBEDDING]
-    result[LayerKind.VECTOR] = AbsorbedExponents(
-        0.0, embedding.lr, embedding.update, activation_gradient, 0.0
-    )
+    result[LayerKind.VECTOR] = AbsorbedExponents(0.0, embedding.lr, embedding.update, activation_gradient, 0.0)
     return result
 
 
@@ -185,9 +183,7 @@ def gradient_exponent(readout_total: float, readout_update: float) -> float:
     return min(readout_total, readout_update)
 
 
-def solve_updates(
-    readout_total: float, alignment: AlignmentLike, *, n_hidden: int = 1
-) -> dict[LayerKind, float]:
+def solve_updates(readout_total: float, alignment: AlignmentLike, *, n_hidden: int = 1) -> dict[LayerKind, float]:
     """Smallest exponents e (updates of W go as n^-e) that keep every activation and the logits O(1).
 
     The change of the activations goes as n^-r with r_0 = e_embedding and, layer by layer,
@@ -229,9 +225,7 @@ def as_parameterization(given: ParameterizationLike) -> Parameterization:
             f"parameterization {given!r}: expected a name or {{kind: (a, b)}} for {', '.join(expected)}"
         ) from error
     if sorted(table) != sorted(expected):
-        raise UserError(
-            f"parameterization table has {sorted(table)}: expected (a, b) for {', '.join(expected)}"
-        )
+        raise UserError(f"parameterization table has {sorted(table)}: expected (a, b) for {', '.join(expected)}")
     return Parameterization("custom", **table)
 
 
@@ -242,9 +236,7 @@ def as_alignment(given: AlignmentLike, kind: str) -> Alignment:
     if isinstance(given, Mapping):
         unknown = sorted(set(map(str, given)) - {"hidden", "readout"})
         if unknown or kind not in given:
-            raise UserError(
-                f"alignment is given for {sorted(map(str, given))}: expected 'hidden' and 'readout'"
-            )
+            raise UserError(f"alignment is given for {sorted(map(str, given))}: expected 'hidden' and 'readout'")
         return as_alignment(cast("str | Alignment", given[kind]), kind)
     if not isinstance(given, str) or given not in ALIGNMENTS:
         raise choice_error("alignment", given, ALIGNMENTS)

@@ -187,15 +187,11 @@ def _group(role: LayerRole, scaling: AbsorbedExponents, family: str) -> tuple[st
 
 
 @torch.no_grad()
-def _initialize(
-    role: LayerRole, init: float, ratio: float, base_width: int, generator: torch.Generator | None
-) -> None:
+def _initialize(role: LayerRole, init: float, ratio: float, base_width: int, generator: torch.Generator | None) -> None:
     """Draw a matrix from a normal distribution, or zero a linear layer's bias."""
     parameter = role.parameter
     if parameter.is_meta:
-        raise UserError(
-            f"{role.name} is on the meta device: expected real memory (model.to_empty) or initialize=False"
-        )
+        raise UserError(f"{role.name} is on the meta device: expected real memory (model.to_empty) or initialize=False")
     if role.kind is LayerKind.VECTOR:
         if role.linear_bias:
             parameter.zero_()

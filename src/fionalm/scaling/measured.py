@@ -10,7 +10,7 @@ Source of the quantities: Everett et al. 2024 (arXiv 2407.05872).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ from .exponents import (
 )
 
 # updates must outgrow the initial readout at these widths, so the base is far below and steps are large
-WIDTHS = (256, 512, 1024, 2048)
+WIDTHS = (128, 256, 512, 1024)
 BASE_WIDTH = 16
 BASE_LR = {"adam": 0.05, "adafactor": 0.2, "sgd": 1.0}
 ALIGNED_READOUT = {"hidden": "full", "readout": Alignment(1.0, 1.0, 1.0)}
@@ -101,6 +101,28 @@ class MultiplierMlp(nn.Module):
         return [{"params": [w], "lr": base_lr * self.ratio ** -c[kind]} for kind, w in self.weights.items()]
 
 
+class RelativeSteps(torch.optim.Optimizer):
+    """Adafactor's scaling and nothing else: steps of lr * RMS(w) along gradient / sqrt(mean square).
+
+    The published optimizer also factors the second moment and caps the learning rate at 1 / sqrt(step), which
+    hides the exponents of learning rates that grow with width.
+    """
+
+    def __init__(self, params: list[dict], decay: float = 0.9) -> None:
+        super().__init__(params, {"decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Take one step."""
+        for group in self.param_groups:
+            for w in group["params"]:
+                square = w.grad.square()
+                mean = self.state[w].setdefault("square", square.clone())
+                mean.lerp_(square, 1 - group["decay"])
+                direction = w.grad / mean.sqrt().clamp_min(1e-150)  # below the square root of float64's range
+                w.sub_(direction * (group["lr"] * rms(w) / max(1.0, rms(direction))))
+
+
 def measured_exponents(
     parameterization: ParameterizationLike,
     optimizer: str,
@@ -126,11 +148,11 @@ def measured_exponents(
         base_lr: learning rate there; None takes one whose updates soon outgrow the initial readout.
         steps: optimizer steps.
         seeds: networks per width.
-        make_optimizer: parameter groups -> optimizer.
+        make_optimizer: parameter groups -> optimizer; for Adafactor the default is `RelativeSteps`.
     """
     family = as_optimizer(optimizer)
     lr = BASE_LR[family] if base_lr is None else base_lr
-    make = make_optimizer or optimizer_factory(optimizer, lr)
+    make = make_optimizer or (RelativeSteps if family == "adafactor" else optimizer_factory(optimizer, lr))
     source = torch.Generator().manual_seed(0)
     inputs = torch.randn(steps, 32, 8, generator=source, dtype=torch.float64)
     labels = torch.randint(0, 4, (steps, 32), generator=source)
@@ -181,29 +203,26 @@ def _train(
     return found
 
 
-def markdown_table(steps: int = 3) -> str:
-    """Sweep all optimizers, alignments and parameterizations; one row each, "derived: measured by step"."""
-    lines = [
-        "| optimizer | alignment | parameterization | updates: embedding | hidden | readout | "
-        "gradient of hidden | change of hidden | change of logits |",
-        "| --- " * 9 + "|",
+def markdown_table(steps: int = 3) -> Iterator[str]:
+    """Sweep all optimizers, alignments and parameterizations; yields the lines of a table.
+
+    A cell says "derived: measured after step 1, 2, ..."; gradients are those of step 1, 2, ...
+    """
+    columns = [
+        *((f"update of {kind}", str(kind), "update") for kind in MATRIX_KINDS),
+        ("gradient of hidden", "hidden", "gradient"),
+        ("change of hidden", "hidden", "change"),
+        ("change of logits", "readout", "change"),
     ]
+    yield f"| optimizer | alignment | parameterization | {' | '.join(title for title, *_ in columns)} |"
+    yield "| --- " * (3 + len(columns)) + "|"
     alignments = {"full": "full", "none": "none", "full, readout omega 1": ALIGNED_READOUT}
     for optimizer in BASE_LR:
         for name, alignment in alignments.items():
             for parameterization in PARAMETERIZATIONS:
                 rows = measured_exponents(parameterization, optimizer, alignment, steps=steps)
-                cells = [
-                    _cell(rows, *column)
-                    for column in (
-                        *((str(kind), "update") for kind in MATRIX_KINDS),
-                        ("hidden", "gradient"),
-                        ("hidden", "change"),
-                        ("readout", "change"),
-                    )
-                ]
-                lines.append(f"| {optimizer} | {name} | {parameterization} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                cells = [_cell(rows, kind, quantity) for _, kind, quantity in columns]
+                yield f"| {optimizer} | {name} | {parameterization} | {' | '.join(cells)} |"
 
 
 def _cell(rows: list[MeasuredExponent], kind: str, quantity: str) -> str:
@@ -215,4 +234,5 @@ def _cell(rows: list[MeasuredExponent], kind: str, quantity: str) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(markdown_table())
+    for line in markdown_table():
+        print(line, flush=True)

@@ -149,15 +149,11 @@ def predict_instability(
     """
     size, lr, statistic = _as_runs(sizes, lrs, statistics)
     if not threshold > 0 or not 0 < level < 1:
-        raise UserError(
-            f"threshold {threshold:g} and level {level:g}: expected a positive value and one in (0, 1)"
-        )
+        raise UserError(f"threshold {threshold:g} and level {level:g}: expected a positive value and one in (0, 1)")
     notes = []
     finite = np.isfinite(statistic)
     if not finite.all():
-        notes.append(
-            f"{int((~finite).sum())} of {len(finite)} runs have no finite statistic and were left out"
-        )
+        notes.append(f"{int((~finite).sum())} of {len(finite)} runs have no finite statistic and were left out")
     points = _geometric_means(size[finite], lr[finite], statistic[finite])
     rates = sorted({rate for _, rate in points})
     fits: dict[float, LogFit] = {}
@@ -170,16 +166,12 @@ def predict_instability(
             continue
         fit = fit_points(of_group)
         if fit.degree < 2:
-            notes.append(
-                f"{name}: {n_sizes} sizes, so the fit is linear; a quadratic needs {QUADRATIC_SIZES}"
-            )
+            notes.append(f"{name}: {n_sizes} sizes, so the fit is linear; a quadratic needs {QUADRATIC_SIZES}")
         if fit.degrees < 1:
             notes.append(f"{name}: as many coefficients as points, so there is no interval")
         fits |= dict.fromkeys(group, fit)
     if not fits:
-        raise UserError(
-            "no learning rate has finite statistics at two sizes: expected at least two, better four"
-        )
+        raise UserError("no learning rate has finite statistics at two sizes: expected at least two, better four")
     result = InstabilityPrediction(threshold, level, fits, joint, tuple(notes))
     predictions = []
     for rate, fit in fits.items():
@@ -207,15 +199,11 @@ def _as_runs(sizes: Any, lrs: Any, statistics: Any) -> tuple[np.ndarray, np.ndar
         if bad.size:
             raise UserError(f"{name} {bad[0]:g}: expected a positive number")
     if (statistic <= 0).any():
-        raise UserError(
-            f"statistic {statistic[statistic <= 0][0]:g}: expected positive values, which have a logarithm"
-        )
+        raise UserError(f"statistic {statistic[statistic <= 0][0]:g}: expected positive values, which have a logarithm")
     return size, lr, statistic
 
 
-def _geometric_means(
-    size: np.ndarray, lr: np.ndarray, statistic: np.ndarray
-) -> dict[tuple[float, float], float]:
+def _geometric_means(size: np.ndarray, lr: np.ndarray, statistic: np.ndarray) -> dict[tuple[float, float], float]:
     """Return the mean log statistic of each (size, learning rate), in order of size."""
     logs: dict[tuple[float, float], list[float]] = {}
     for key_size, key_lr, value in sorted(zip(size.tolist(), lr.tolist(), statistic.tolist(), strict=True)):

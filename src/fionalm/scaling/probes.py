@@ -76,9 +76,7 @@ class StabilityProbe:
         UserError: `every` below 1 or an unknown `detail`.
     """
 
-    def __init__(
-        self, model: nn.Module, every: int = 50, *, detail: Detail = "block", max_tokens: int = 1024
-    ) -> None:
+    def __init__(self, model: nn.Module, every: int = 50, *, detail: Detail = "block", max_tokens: int = 1024) -> None:
         if detail not in ("block", "parameter"):
             raise choice_error("detail", detail, ("block", "parameter"))
         self.model = model
@@ -102,9 +100,7 @@ class StabilityProbe:
         head = getattr(model, "get_output_embeddings", lambda: None)()
         self._head = head if isinstance(head, nn.Linear) else None
         self._before = {
-            name: parameter.detach().clone()
-            for name, parameter in _parameters(model)
-            if parameter.requires_grad
+            name: parameter.detach().clone() for name, parameter in _parameters(model) if parameter.requires_grad
         }
         for index, block in enumerate(blocks.values()):
             self._watch_block(f"block{index}", block)
@@ -145,9 +141,7 @@ class StabilityProbe:
         metrics |= self._by_group("grad_rms", self._gradients or {})
         metrics |= self._by_group("update_rms", updates)
         metrics |= self._by_group("param_rms", self._sizes(parameters.items()))
-        metrics |= to_floats(
-            {f"probe/activation_rms/{name}": value for name, value in self._activations.items()}
-        )
+        metrics |= to_floats({f"probe/activation_rms/{name}": value for name, value in self._activations.items()})
         self.close()
         return metrics
 

@@ -159,9 +159,7 @@ def linear_shape(module: nn.Module) -> tuple[int, int]:
     return (rows, columns) if _is_conv1d(module) else (columns, rows)
 
 
-def _kind(
-    place: _Place, *, output: nn.Module | None, first: nn.Module | None, tied: bool
-) -> LayerKind | None:
+def _kind(place: _Place, *, output: nn.Module | None, first: nn.Module | None, tied: bool) -> LayerKind | None:
     module, parameter = place.module, place.parameter
     if parameter.ndim <= 1:
         return LayerKind.VECTOR
@@ -238,9 +236,7 @@ def _call(model: nn.Module, method: str) -> object:
 
 def _is_conv1d(module: nn.Module) -> bool:
     """Recognise transformers' Conv1D (weight [in, out]) by name, also when FSDP2 has subclassed it."""
-    return any(
-        c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__
-    )
+    return any(c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__)
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -25,9 +25,7 @@ class LossSpikes:
         min_history: losses needed before a spike can be told.
     """
 
-    def __init__(
-        self, window: int = 50, k: float = 6.0, min_rise: float = 0.1, min_history: int = 10
-    ) -> None:
+    def __init__(self, window: int = 50, k: float = 6.0, min_rise: float = 0.1, min_history: int = 10) -> None:
         self.k = k
         self.min_rise = min_rise
         self.min_history = min_history

@@ -70,7 +70,6 @@ class Lab:
     workers: int | None = None
     quiet: bool = False
     outcomes: list[TrialOutcome] = field(default_factory=list)
-    sections: list[dict[str, Any]] = field(default_factory=list)
 
     def train(
         self, configs: Mapping[K, TrainConfig], description: str, *, probes: Sequence[str] = ()
@@ -156,20 +155,29 @@ def reproduce(
     Raises:
         UserError: `folder` holds a run of another configuration, or cannot be written.
     """
-    from fionalm.report.html import write_report
+    from fionalm.report import write_report, write_run_facts
+    from fionalm.training import environment
 
     started = time.monotonic()
-    run_folder = RunFolder(
-        folder,
-        {"study": study.name, "title": study.title, "paper": study.paper, "scale": scale, "config": asdict(config)},  # pyright: ignore[reportArgumentType]
-        command=command,
-    )
-    lab = Lab(run_folder.path, store or TrialStore(), executor, workers, quiet)
-    measured = study.run(config, lab)
-    _check_complete(study, measured)
-    write_claims(run_folder.path, measured)
-    run_folder.write_json("sections.json", [*lab.sections, _cost_section(lab, time.monotonic() - started)])
-    return write_report(run_folder.path)
+    described = {
+        "study": study.name,
+        "title": study.title,
+        "paper": study.paper,
+        "scale": scale,
+        "config": asdict(config),  # pyright: ignore[reportArgumentType]
+        "command": command,
+    }
+    with RunFolder.open(folder, described) as run_folder:
+        run_folder.write_json("environment.json", environment())
+        lab = Lab(run_folder.path, store or TrialStore(), executor, workers, quiet)
+        measured = study.run(config, lab)
+        _check_complete(study, measured)
+        write_claims(run_folder.path, measured)
+        crashed = sum(outcome.status == "crashed" for outcome in lab.outcomes)
+        write_run_facts(
+            run_folder.path, seconds=time.monotonic() - started, trials=len(lab.outcomes), crashed_trials=crashed
+        )
+        return write_report(run_folder.path)
 
 
 def _check_complete(study: Study[C], measured: Sequence[Measured]) -> None:

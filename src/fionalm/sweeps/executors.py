@@ -84,9 +84,7 @@ class RayExecutor:
             runtime_env={"env_vars": local_environment() if self._started else THREAD_ENVIRONMENT},
         )
         # Twice the room: no core waits for the driver, and an autoscaler sees that there is more to do.
-        at_once = self.workers or 2 * max(
-            1, int(ray.cluster_resources().get("CPU", 1) / max(self.cpus, 1e-9))
-        )
+        at_once = self.workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / max(self.cpus, 1e-9)))
         running: dict[Any, Trial] = {}
         try:
             while True:
@@ -118,9 +116,7 @@ class RayExecutor:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray = require("ray", "ray")
             if not ray.is_initialized():
-                local = (
-                    {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers or available_cores()}
-                )
+                local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers or available_cores()}
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **local)
                 self._started = True
         return ray

@@ -95,9 +95,7 @@ def gamma_search(
     try:
         while len(tried) < trials:
             asked = [search.ask() for _ in range(min(batch, trials - len(tried)))]
-            sets = [
-                {layer: one.suggest_float(layer, low, high, log=True) for layer in LAYERS} for one in asked
-            ]
+            sets = [{layer: one.suggest_float(layer, low, high, log=True) for layer in LAYERS} for one in asked]
             outcomes = run_sweep(
                 [training_trial(_with_gammas(base, gammas, seed)) for gammas in sets for seed in seeds],
                 store=store,
@@ -117,9 +115,7 @@ def gamma_search(
             runner.close()
     known = [entry for entry in tried if entry["loss"] is not None]
     if not known:
-        raise UserError(
-            f"all {trials} sets of constants crashed: train the base configuration alone to see why"
-        )
+        raise UserError(f"all {trials} sets of constants crashed: train the base configuration alone to see why")
     best = min(known, key=lambda entry: entry["loss"])
     return GammaSearchResult(best["gammas"], best["loss"], tried)
 
@@ -145,8 +141,6 @@ def _mean_loss(results: Sequence[Mapping[str, Any] | None]) -> float | None:
     for result in results:
         if result is None:
             return None
-        final, initial = (
-            math.inf if result[key] is None else result[key] for key in ("final_loss", "initial_loss")
-        )
+        final, initial = (math.inf if result[key] is None else result[key] for key in ("final_loss", "initial_loss"))
         losses.append(min(final, initial))
     return math.fsum(losses) / len(losses)

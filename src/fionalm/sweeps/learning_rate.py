@@ -115,9 +115,7 @@ def stability_sweep(
     """
     grid_lrs, grid_seeds = _grid("learning rate", lrs), _grid("seed", seeds)
     configs = [
-        replace(base, optimizer=replace(base.optimizer, lr=lr), seed=seed)
-        for lr in grid_lrs
-        for seed in grid_seeds
+        replace(base, optimizer=replace(base.optimizer, lr=lr), seed=seed) for lr in grid_lrs for seed in grid_seeds
     ]
     results = _train(configs, store, executor, workers, "LR stability", quiet)
     return StabilityResult.from_results(results, lrs=tuple(grid_lrs), seeds=tuple(grid_seeds))
@@ -132,9 +130,7 @@ def _train(
     quiet: bool,
 ) -> list[dict[str, Any] | None]:
     trials = [training_trial(config) for config in configs]
-    outcomes = run_sweep(
-        trials, store=store, executor=executor, workers=workers, description=description, quiet=quiet
-    )
+    outcomes = run_sweep(trials, store=store, executor=executor, workers=workers, description=description, quiet=quiet)
     return [outcome.result for outcome in outcomes]
 
 
@@ -146,9 +142,7 @@ def _grid(what: str, values: Sequence[Any]) -> list[Any]:
     return sorted(set(values))
 
 
-def _parameterization(
-    base: TrainConfig, name: str | None, alignment: str | None
-) -> ParameterizationConfig | None:
+def _parameterization(base: TrainConfig, name: str | None, alignment: str | None) -> ParameterizationConfig | None:
     if base.parameterization is None and name is None and alignment is None:
         return None
     start = base.parameterization or ParameterizationConfig(base_width=base.model.d_model)

@@ -62,9 +62,7 @@ class LRTransferResult:
         Where the base width was not swept, the narrowest width stands for it.
         """
         base = self.base_width if self.base_width in self.widths else self.widths[0]
-        return optimum.largest_shift(
-            self.widths, self.lrs, self.clipped, base_width=base, interpolate=interpolate
-        )
+        return optimum.largest_shift(self.widths, self.lrs, self.clipped, base_width=base, interpolate=interpolate)
 
     def best_loss(self, width: int) -> Interval:
         """Return the mean loss over seeds at the best learning rate of the grid."""
@@ -76,9 +74,7 @@ class LRTransferResult:
         """Widths whose best learning rate is an end of the grid: sweep further before believing a slope."""
         means = [optimum.mean_over_seeds(losses) for losses in self.clipped]
         return tuple(
-            width
-            for width, mean in zip(self.widths, means, strict=True)
-            if mean.argmin() in (0, len(mean) - 1)
+            width for width, mean in zip(self.widths, means, strict=True) if mean.argmin() in (0, len(mean) - 1)
         )
 
     @property

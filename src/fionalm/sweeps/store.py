@@ -34,9 +34,7 @@ class TrialStore:
         outcome = _read(self.path(trial))
         if outcome is None or outcome.trial != trial:
             return None
-        return TrialOutcome(
-            trial, outcome.status, outcome.result, outcome.error, seconds=outcome.seconds, cached=True
-        )
+        return TrialOutcome(trial, outcome.status, outcome.result, outcome.error, seconds=outcome.seconds, cached=True)
 
     def put(self, trial: Trial, result: dict[str, Any], *, seconds: float = 0.0) -> TrialOutcome:
         """Keep the result of a finished trial.

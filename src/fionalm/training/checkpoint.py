@@ -102,7 +102,9 @@ def load(path: Path, state: TrainState, world: World) -> None:
         reader = FileSystemReader(path)
         stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error}; remove it to resume from the one before") from error
+        raise UserError(
+            f"cannot read the checkpoint {path}: {error}; remove it to resume from the one before"
+        ) from error
     _make_optimizer_state(state.optimizer)
     wanted = _tensors(state, world)
     _check_model(path, state, stored)

@@ -1,7 +1,7 @@
 """One optimizer step: loss, accumulated gradients, clipping, update. And the same loss without gradients.
 
-    module = LossModule(model, z_loss=1e-4)
-    loss = train_step(module, optimizer, batch, clip_norm=1.0).loss
+module = LossModule(model, z_loss=1e-4)
+loss = train_step(module, optimizer, batch, clip_norm=1.0).loss
 """
 
 from __future__ import annotations

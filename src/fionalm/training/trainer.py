@@ -89,11 +89,9 @@ def train(
         seconds, steps = built.state.seconds, built.state.step
         rate = steps * config.tokens_per_step / seconds if seconds else 0.0
         result = TrainResult.from_rows(log.rows, steps=steps, seconds=seconds, tokens_per_second=rate)
-        if out is not None:
-            if not result.diverged:
-                export_model(built.model, getattr(corpus, "tokenizer", None), Path(out) / "model", world)
-            world.on_main(partial(folder.finish, result))
-        return result
+        if out is not None and not result.diverged:
+            export_model(built.model, getattr(corpus, "tokenizer", None), Path(out) / "model", world)
+        return world.on_main(partial(folder.finish, result))
 
 
 class _Opened:
@@ -125,10 +123,11 @@ class _Opened:
                 f"{fingerprint}: expected the same text, or another folder"
             )
 
-    def finish(self, result: TrainResult) -> None:
-        """Write the result, which marks the run as finished."""
+    def finish(self, result: TrainResult) -> TrainResult:
+        """Write the result, which marks the run as finished, and return it."""
         if self.folder is not None:
             self.folder.write_json(RESULT_FILE, result.to_dict())
+        return result
 
 
 def _resume(checkpoints: Path, state: TrainState, folder: _Opened, world: World) -> list[dict[str, Any]]:

@@ -116,7 +116,11 @@ def epsilon(config: ScalingExponentsConfig, losses: Mapping[Any, np.ndarray], la
     gain = (losses[largest] - losses["per-layer"])[at_largest]
     return [
         measure(BY_ID["epsilon-hurts-with-width"], slope_of(largest), n=config.seeds),
-        measure(BY_ID["per-layer-epsilon-mends"], bootstrap(lambda drawn: float(drawn.mean()), gain), n=config.seeds),
+        measure(
+            BY_ID["per-layer-epsilon-mends"],
+            bootstrap(lambda drawn: float(drawn.mean()), gain),
+            n=config.seeds,
+        ),
         measure(BY_ID["atan2-does-not"], slope_of("atan2"), n=config.seeds),
     ]
 
@@ -161,7 +165,11 @@ def _draw_transfer(
     best = []
     for arm in losses:
         found = [best_lr(lrs[arm], losses[arm][row]) for row in range(len(config.widths))]
-        values = ([item.estimate for item in found], [item.low for item in found], [item.high for item in found])
+        values = (
+            [item.estimate for item in found],
+            [item.low for item in found],
+            [item.high for item in found],
+        )
         best.append(Line(TITLES[arm], config.widths, *values))
     lab.figure(
         power_law(

@@ -30,11 +30,11 @@ class ScalingExponentsConfig:
     vocab_size: int = 512
     seq_len: int = 64
     batch_size: int = 8
-    steps: int = 200
+    steps: int = 150
     seeds: int = 3
-    lrs: tuple[float, ...] = tuple(2.0**power for power in range(-10, -3))
+    lrs: tuple[float, ...] = tuple(2.0**power for power in range(-9, -3))
     """Base learning rates of the per-layer arms."""
-    global_lrs: tuple[float, ...] = tuple(2.0**power for power in range(-11, -3))
+    global_lrs: tuple[float, ...] = tuple(2.0**power for power in range(-10, -2))
     epsilons: tuple[float, ...] = (1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
     corpus: str = "stdlib"
 
@@ -47,12 +47,25 @@ def preset(scale: Scale) -> ScalingExponentsConfig:
     if scale == "smoke":
         few = (2.0**-8, 2.0**-6, 2.0**-4)
         return replace(
-            laptop, widths=(12, 24), base_width=12, steps=10, seeds=1, lrs=few, global_lrs=few, epsilons=(1e-8, 1e-3)
+            laptop,
+            widths=(12, 24),
+            base_width=12,
+            steps=10,
+            seeds=1,
+            lrs=few,
+            global_lrs=few,
+            epsilons=(1e-8, 1e-3),
         )
     if scale == "quick":
         lrs = tuple(2.0**power for power in range(-9, -3))
         return replace(
-            laptop, widths=(12, 24, 48, 96), base_width=24, steps=60, seeds=2, lrs=lrs, global_lrs=lrs,
+            laptop,
+            widths=(12, 24, 48, 96),
+            base_width=24,
+            steps=60,
+            seeds=2,
+            lrs=lrs,
+            global_lrs=lrs,
             epsilons=(1e-12, 1e-5, 1e-3),
         )
     return ScalingExponentsConfig(

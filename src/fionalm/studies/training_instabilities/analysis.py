@@ -155,7 +155,11 @@ def _epsilon_correlation(results: Results, seed: int) -> float:
             for group in _groups(results, width, seed, lr):
                 gradient, small, large = (
                     _typical(list(results.series(arm, width, seed, lr, f"probe/{what}/{group}").values()))
-                    for arm, what in ((EPS_SMALL, "grad_rms"), (EPS_SMALL, "update_rms"), (EPS_LARGE, "update_rms"))
+                    for arm, what in (
+                        (EPS_SMALL, "grad_rms"),
+                        (EPS_SMALL, "update_rms"),
+                        (EPS_LARGE, "update_rms"),
+                    )
                 )
                 if gradient > 0 and small > 0 and math.isfinite(gradient * small * large):
                     gradients.append(gradient)

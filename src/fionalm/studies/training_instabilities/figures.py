@@ -10,7 +10,14 @@ import numpy as np
 from fionalm.report import Line, extrapolation, forest, lines_with_intervals, loss_against_lr, power_law
 from fionalm.statistics import bootstrap
 from fionalm.studies.study import Lab
-from fionalm.studies.training_instabilities.analysis import ATTENTION, GRADIENT, LOG_Z, THRESHOLD, predict, sizes
+from fionalm.studies.training_instabilities.analysis import (
+    ATTENTION,
+    GRADIENT,
+    LOG_Z,
+    THRESHOLD,
+    predict,
+    sizes,
+)
 from fionalm.studies.training_instabilities.results import Results
 from fionalm.studies.training_instabilities.runs import DEFAULT, INTERVENTIONS, NONE, QK_NORM, Arm
 
@@ -20,7 +27,8 @@ def draw_figures(results: Results, lab: Lab) -> None:
     config = results.config
     widths = {
         arm.name: [
-            Line(f"width {width}", config.lrs, np.nanmean(results.losses(arm, width), axis=0)) for width in config.widths
+            Line(f"width {width}", config.lrs, np.nanmean(results.losses(arm, width), axis=0))
+            for width in config.widths
         ]
         for arm in (NONE, QK_NORM)
     }
@@ -63,7 +71,11 @@ def draw_figures(results: Results, lab: Lab) -> None:
     lab.figure(
         power_law(
             [
-                Line(f"learning rate {lr:g}", sizes(results), [_typical_gradient(results, w, lr) for w in config.widths])
+                Line(
+                    f"learning rate {lr:g}",
+                    sizes(results),
+                    [_typical_gradient(results, w, lr) for w in config.widths],
+                )
                 for lr in config.lrs[:4]
             ],
             x_label="parameters",

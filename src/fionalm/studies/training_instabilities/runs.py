@@ -31,7 +31,7 @@ class TrainingInstabilitiesConfig:
     vocab_size: int = 512
     seq_len: int = 64
     batch_size: int = 8
-    steps: int = 250
+    steps: int = 200
     seeds: int = 3
     lrs: tuple[float, ...] = PAPER_LRS
     probe_every: int = 10
@@ -89,7 +89,14 @@ def preset(scale: Scale) -> TrainingInstabilitiesConfig:
         return laptop
     if scale == "smoke":
         return replace(
-            laptop, widths=(16, 32), arm_width=16, n_layers=1, steps=8, seeds=1, lrs=(1e-3, 1e-1), probe_every=2
+            laptop,
+            widths=(16, 32),
+            arm_width=16,
+            n_layers=1,
+            steps=8,
+            seeds=1,
+            lrs=(1e-3, 1e-1),
+            probe_every=2,
         )
     if scale == "quick":
         return replace(
@@ -138,9 +145,7 @@ def training_run(config: TrainingInstabilitiesConfig, arm: Arm, width: int, seed
             independent_weight_decay=arm.independent,
         ),
         schedule=ScheduleConfig(name="cosine", warmup_steps=round(arm.warmup * config.steps)),
-        parameterization=(
-            ParameterizationConfig(name="mup", base_width=min(config.widths)) if arm.mu_param else None
-        ),
+        parameterization=(ParameterizationConfig(name="mup", base_width=min(config.widths)) if arm.mu_param else None),
         batch_size=config.batch_size,
         steps=config.steps,
         clip_norm=1.0,
@@ -158,9 +163,7 @@ def runs(config: TrainingInstabilitiesConfig) -> dict[Key, TrainConfig]:
         *_grid(config, INTERVENTIONS, (config.arm_width,), config.lrs),
         *_grid(config, (EPS_SMALL, EPS_LARGE), config.widths, EPS_LRS),
     ]
-    return {
-        (arm.name, width, seed, lr): training_run(config, arm, width, seed, lr) for arm, width, seed, lr in wanted
-    }
+    return {(arm.name, width, seed, lr): training_run(config, arm, width, seed, lr) for arm, width, seed, lr in wanted}
 
 
 def _grid(
