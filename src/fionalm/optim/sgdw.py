@@ -1,5 +1,7 @@
-"""SGD with momentum and decoupled weight decay (Loshchilov and Hutter 2019, algorithm 1): torch's own SGD adds
-the decay to the gradient, so that it ends up in the momentum and can not be made independent of the rate.
+"""SGD with momentum and decoupled weight decay (Loshchilov and Hutter 2019, algorithm 1).
+
+Torch's own SGD adds the decay to the gradient, so that it ends up in the momentum and cannot be made independent
+of the learning rate.
 """
 
 from __future__ import annotations

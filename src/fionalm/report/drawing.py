@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from fionalm.report.style import HEIGHT, INK, MARKERS, MUTED, PAPER, WIDTH, Chart, series_colors
@@ -49,7 +50,9 @@ def frame(
     count = max(len(panels), 1)
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    chart = Chart(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    chart = Chart(
+        figsize=(WIDTH * columns, HEIGHT * rows), layout=ConstrainedLayoutEngine(hspace=0.1 if rows > 1 else 0.0)
+    )
     grid = chart.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     all_axes = list(grid.flat)
     for axes in all_axes[count:]:
@@ -154,8 +157,8 @@ def finish(chart: Chart, all_axes: Sequence[Axes]) -> None:
             axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", color=MUTED)
     if len(handles) > 1:
         widest = max(len(label) for label in handles)
-        per_inch = 2.1 if widest < 8 else 1.0 if widest < 22 else 0.45
-        columns = max(1, min(len(handles), int(chart.get_figwidth() * per_inch * 0.5)))
+        columns = int(chart.get_figwidth() / (0.42 + 0.07 * widest))
+        columns = max(1, min(len(handles), columns))
         lines = math.ceil(len(handles) / columns)
         chart.set_figheight(chart.get_figheight() + 0.2 * lines)
         chart.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, labelcolor=INK)

@@ -83,8 +83,8 @@ def draw_figures(results: Results, lab: Lab) -> None:
             ordered=True,
         ),
         "gradient-rms",
-        "RMS of the gradient in training's second half (qk-layernorm), against parameters. AdamW's default epsilon, 1e-8, "
-        "is where the fitted lines must not arrive.",
+        "RMS of the gradient in training's second half (qk-layernorm), against parameters. AdamW's default epsilon "
+        "is 1e-8: where the fitted lines meet it, updates stop.",
     )
 
 
