@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from fionalm.models import Decoder, DecoderConfig
 from fionalm.objectives import linear_cross_entropy
@@ -103,7 +104,7 @@ def measure(d_model: int, n_layers: int, repeats: int, compiled: bool) -> dict[s
             losses[name].append(step(tokens))
             seconds[name].append(time.perf_counter() - start)
         start = time.perf_counter()
-        left @ right
+        torch.mm(left, right)
         seconds["product"].append(time.perf_counter() - start)
     for name, values in losses.items():
         torch.testing.assert_close(values, losses["transformers"], rtol=0, atol=1e-2, msg=f"{name} differs")
@@ -142,6 +143,7 @@ def main() -> bool:
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    disable_progress_bar()
     print(f"batch {BATCH} x {SEQ_LEN}, vocabulary {VOCAB}, fp32, {arguments.threads} threads")
     print("  d  L  loop          tokens/s  ratio  of peak  first step  targets")
     results = []

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fionalm.errors import UserError
 from fionalm.models import Decoder, DecoderConfig
 from fionalm.scaling import coord_check, parameterize, scale_config
-from fionalm.scaling.coordinates import fit_exponent
+from fionalm.scaling.coord_result import fit_exponent
 
 from .networks import Mlp, token_batches, vector_batches
 

@@ -229,3 +229,11 @@ def test_exponents_and_config_load_without_torch() -> None:
         "assert ParameterizationConfig().gammas['hidden'] == 1; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_functions_are_not_hidden_by_modules() -> None:
+    code = (
+        "import fionalm.scaling as s; names = list(s.__all__); [getattr(s, n) for n in names];"
+        "assert all(callable(getattr(s, n)) for n in names), names"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -290,6 +290,7 @@ def test_bf16_on_the_cpu(tiny: TrainConfig, corpus: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while its compiler is imported
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # hidden by torch, if it is no error
 def test_compiled_run_agrees(tiny: TrainConfig, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.utils import counters
 

@@ -109,16 +109,24 @@ def plan(
         seeds: random seeds of each trial; default: the scale's own.
     """
     from fionalm.studies.study import SCALES, configured
-    from fionalm.training.plan import estimate_runs, plan_table
+    from fionalm.training.plan import estimate
 
     if scale not in SCALES:
         raise choice_error("scale", scale, SCALES)
     names = list(STUDIES) if study == "all" else [study]
-    plans = {}
     for name in names:
         entry = get_study(name)
-        plans[f"{name} ({scale})"] = estimate_runs(entry.plan(configured(entry, scale, seeds)), device)
-    print(plan_table(plans, device))
+        plans = [estimate(config, device=device) for config in entry.plan(configured(entry, scale, seeds))]
+        largest = max(plans, key=lambda one: one.memory_bytes)
+        need = f"{largest.memory_bytes / 2**30:,.1f} GiB"
+        print(f"{name} at {scale} on {device}")
+        print(f"  runs          {len(plans):,}")
+        print(f"  tokens        {sum(one.tokens for one in plans):.3g}")
+        print(f"  FLOPs         {sum(one.flops for one in plans):.3g}")
+        print(
+            f"  device-hours  {sum(one.device_hours for one in plans):,.3g} at {largest.device.utilisation:.0%} of peak"
+        )
+        print(f"  memory        {need} for the largest run" + ("" if largest.fits else ": shard it with FSDP2"))
 
 
 def _command(study: str, scale: str, seeds: int | None) -> str:

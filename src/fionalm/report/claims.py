@@ -217,7 +217,7 @@ def _decide(entry: Measured) -> tuple[Verdict, str]:
         return "supported", f"{what} is {claim.criterion}"
     if high < bound_low or low > bound_high:
         return "contradicted", f"{what} is not {claim.criterion}"
-    return "inconclusive", f"{'the exact value' if claim.exact else 'the interval'} touches the threshold"
+    return "inconclusive", f"the {'exact value' if claim.exact else 'interval'} touches or crosses the threshold"
 
 
 def _from_dict(entry: Any, path: Path) -> Measured:

@@ -160,6 +160,7 @@ def finish(chart: Chart, all_axes: Sequence[Axes]) -> None:
         columns = int(chart.get_figwidth() / (0.42 + 0.07 * widest))
         columns = max(1, min(len(handles), columns))
         lines = math.ceil(len(handles) / columns)
+        columns = math.ceil(len(handles) / lines)  # even rows
         chart.set_figheight(chart.get_figheight() + 0.2 * lines)
         chart.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, labelcolor=INK)
 

@@ -1,6 +1,6 @@
 from .alignment import AlignmentProbe as AlignmentProbe
 from .config import ParameterizationConfig as ParameterizationConfig
-from .coordinates import CoordCheckResult as CoordCheckResult
+from .coord_result import CoordCheckResult as CoordCheckResult
 from .coordinates import coord_check as coord_check
 from .exponents import AbsorbedExponents as AbsorbedExponents
 from .exponents import Alignment as Alignment

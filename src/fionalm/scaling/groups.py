@@ -118,7 +118,8 @@ def parameterize(
 
     assigned = layer_roles(model, roles, width=width)
     ratio = (width or model_width(model)) / base_width
-    chain = n_hidden or max(1, sum(role.kind is LayerKind.HIDDEN for role in assigned))
+    hidden = sum(role.kind is LayerKind.HIDDEN for role in assigned)
+    chain = max(1, hidden) if n_hidden is None else n_hidden
     is_global = isinstance(alignment, str) and alignment == "global"
     exponents = absorbed_exponents(table, optimizer, "full" if is_global else alignment, n_hidden=chain)
     if initialize:

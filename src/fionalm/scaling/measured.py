@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .coordinates import fit_exponent, optimizer_factory, rms
+from .coord_result import fit_exponent
+from .coordinates import optimizer_factory, rms
 from .exponents import (
     MATRIX_KINDS,
     PARAMETERIZATIONS,

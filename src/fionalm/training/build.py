@@ -60,8 +60,8 @@ def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
     if not many_shards:  # sharding moves each block by itself, so that the device never holds the whole
         model.to(world.device)
     module = LossModule(model, config.z_loss)
-    if config.compile:
-        for part in find_blocks(model).values() if many_shards else [module]:
+    if config.compile:  # block by block: they share what is compiled, and nothing around them breaks the graph
+        for part in find_blocks(model).values() or [model]:
             part.compile()
     half = wants_bf16(config, world.device)
     parallel = parallelize(module, model, config.strategy, world, torch.bfloat16 if half else None)

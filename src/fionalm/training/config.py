@@ -55,7 +55,7 @@ class TrainConfig:
     precision: Precision = "auto"
     """`auto`: bf16 autocast on a GPU that has it, else fp32. Parameters and optimizer stay fp32."""
     compile: bool = False
-    """Whether to compile forward and backward; takes a minute at the start."""
+    """Whether to compile the blocks' forward and backward; takes up to a minute at the start."""
     strategy: Strategy = "ddp"
     """What several processes hold: `ddp` the whole model each, `fsdp2` a shard of it each."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -54,10 +55,7 @@ class LossModule(nn.Module):
         """Return the losses of predicting `tokens[:, 1:]` from `tokens[:, :-1]`; tokens are [batch, seq + 1]."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if self.takes_head:
-
-            def head(features: Tensor, weight: Tensor) -> Any:
-                return linear_cross_entropy(features, weight, targets, z_loss=self.z_loss)
-
+            head = partial(linear_cross_entropy, targets=targets, z_loss=self.z_loss)
             loss, log_z = self.model(inputs, head=head)
         else:
             logits = self.model(input_ids=inputs, **self.options).logits
