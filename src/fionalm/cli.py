@@ -34,12 +34,12 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "Use it: your own model and data": {
         "train": Command("train:train", "train a decoder on a corpus, with resume"),
         "coord-check": Command(
-            "fionalm.commands.diagnose:coord_check", "check how activations and updates scale with width"
+            "diagnose:coord_check", "check how activations and updates scale with width"
         ),
-        "lr-transfer": Command("fionalm.commands.diagnose:lr_transfer", "find the best learning rate at each width"),
-        "stability": Command("fionalm.commands.diagnose:stability", "sweep learning rates: sensitivity and divergence"),
+        "lr-transfer": Command("diagnose:lr_transfer", "find the best learning rate at each width"),
+        "stability": Command("diagnose:stability", "sweep learning rates: sensitivity and divergence"),
         "gamma-search": Command(
-            "fionalm.commands.diagnose:gamma_search",
+            "diagnose:gamma_search",
             "search the per-layer learning-rate constants (extra: search)",
         ),
     },

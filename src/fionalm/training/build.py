@@ -17,9 +17,9 @@ from fionalm.models import Decoder
 from fionalm.optim import build_optimizer, build_scheduler
 from fionalm.scaling import parameterize, rebind_groups
 from fionalm.scaling.hooks import find_blocks
-from fionalm.training.checkpoint import TrainState
 from fionalm.training.config import TrainConfig
 from fionalm.training.distributed import Parallel, World, parallelize
+from fionalm.training.state import TrainState
 from fionalm.training.step import LossModule
 
 Precision = Callable[[], AbstractContextManager[Any]]

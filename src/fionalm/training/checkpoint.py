@@ -3,47 +3,32 @@
 A checkpoint is a folder `step-00000200` of torch.distributed.checkpoint files (parameters, optimizer state and random
 generators as tensors by name, each process writing its part) and `state.json` (everything that is not a tensor; Python
 writes and reads floats exactly). It is written under another name, forced onto the disk and then renamed, so a kill at
-any moment leaves the last whole one in place.
+any moment leaves the last whole one in place. Importing this takes over a second: only runs with a folder do.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_text, write_error
 from fionalm.training.distributed import World
+from fionalm.training.state import TrainState
 
 STATE_FILE = "state.json"
-
-
-@dataclass
-class TrainState:
-    """All that a run carries from one step to the next."""
-
-    parameters: dict[str, nn.Parameter]
-    """By name; plain tensors, or FSDP2's sharded ones."""
-    buffers: dict[str, Tensor]
-    """The persistent ones, by name."""
-    optimizer: torch.optim.Optimizer
-    scheduler: Any
-    step: int = 0
-    """Updates done."""
-    seconds: float = 0.0
-    """Time in training steps so far."""
 
 
 def save(folder: Path, state: TrainState, world: World, keep: int = 2) -> Path:
@@ -95,8 +80,6 @@ def load(path: Path, state: TrainState, world: World) -> None:
     Raises:
         UserError: the checkpoint is of another model, or cannot be read.
     """
-    import json
-
     try:
         plain = json.loads((path / STATE_FILE).read_text())
         reader = FileSystemReader(path)
@@ -134,8 +117,6 @@ def _optimizer_items(state: TrainState) -> Iterator[tuple[str, str, Any]]:
 
 
 def _write_plain(path: Path, state: TrainState, world: World) -> None:
-    import json
-
     optimizer: dict[str, dict[str, Any]] = {}
     for name, key, value in _optimizer_items(state):
         if not isinstance(value, Tensor):

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from fionalm.progress import Progress, progress
-from fionalm.training import checkpoint
 from fionalm.training.build import Batches, Built
 from fionalm.training.config import TrainConfig
 from fionalm.training.distributed import World
@@ -170,6 +169,8 @@ class Loop:
         return True
 
     def _save(self, folder: Path) -> None:
+        from fionalm.training import checkpoint
+
         if self.log.folder is not None:
             self.log.folder.sync()
         checkpoint.save(folder, self.built.state, self.world, keep=self.config.keep_checkpoints)

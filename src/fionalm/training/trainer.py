@@ -21,9 +21,7 @@ from torch import nn
 
 from fionalm.data import load_corpus
 from fionalm.errors import UserError
-from fionalm.training import checkpoint
 from fionalm.training.build import build, make_batches
-from fionalm.training.checkpoint import TrainState
 from fionalm.training.config import TrainConfig
 from fionalm.training.distributed import World, distributed
 from fionalm.training.environment import environment
@@ -33,6 +31,7 @@ from fionalm.training.loop import Loop, Probe
 from fionalm.training.metrics import MetricsLog
 from fionalm.training.result import TrainResult
 from fionalm.training.run_folder import RunFolder
+from fionalm.training.state import TrainState
 
 RESULT_FILE = "result.json"
 
@@ -132,6 +131,8 @@ class _Opened:
 
 def _resume(checkpoints: Path, state: TrainState, folder: _Opened, world: World) -> list[dict[str, Any]]:
     """Load the newest checkpoint, if there is one, and return the rows of metrics of the steps before it."""
+    from fionalm.training import checkpoint
+
     newest = world.on_main(lambda: checkpoint.latest(checkpoints))
     if newest is not None:
         checkpoint.load(newest, state, world)
