@@ -33,9 +33,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "Use it: your own model and data": {
         "train": Command("train:train", "train a decoder on a corpus, with resume"),
-        "coord-check": Command(
-            "diagnose:coord_check", "check how activations and updates scale with width"
-        ),
+        "coord-check": Command("diagnose:coord_check", "check how activations and updates scale with width"),
         "lr-transfer": Command("diagnose:lr_transfer", "find the best learning rate at each width"),
         "stability": Command("diagnose:stability", "sweep learning rates: sensitivity and divergence"),
         "gamma-search": Command(

@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from fionalm.errors import UserError
 from fionalm.optim.config import OptimizerConfig
-from fionalm.training import TrainConfig, train
+from fionalm.training import TrainConfig, checkpoint, train
 
 STOP_AT = 5
 
@@ -99,7 +98,7 @@ def test_killed_while_a_checkpoint_is_written(
 
     config = replace(tiny, checkpoint_every=3)
     with monkeypatch.context() as patch:
-        original = dcp.save
+        original = checkpoint.save_tensors
 
         def save(state: dict[str, Any], **options: Any) -> None:
             original(state, **options)
@@ -109,7 +108,7 @@ def test_killed_while_a_checkpoint_is_written(
                     die()
                 patch.setattr(Path, "rename", die)
 
-        patch.setattr(dcp, "save", save)
+        patch.setattr(checkpoint, "save_tensors", save)
         with pytest.raises(Killed):
             train(config, out=tmp_path / "run", corpus=corpus, quiet=True)
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())

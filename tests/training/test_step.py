@@ -84,7 +84,7 @@ def test_clipping(model: Decoder, tokens: torch.Tensor) -> None:
 
 
 def test_evaluation_weighs_rows_and_leaves_the_mode(model: Decoder, tokens: torch.Tensor) -> None:
-    model.blocks[0].mlp = nn.Sequential(model.blocks[0].mlp, nn.Dropout(0.5))
+    model.blocks[0].register_module("mlp", nn.Dropout(0.5))
     module = LossModule(model).train()
     whole = module.eval()(tokens).statistics[0]
     module.train()

@@ -248,7 +248,8 @@ def test_transformers_model(tiny: TrainConfig, corpus: Any, tmp_path: Path) -> N
         train(tiny, model=fresh(), out=tmp_path, corpus=corpus, probes=[stop], quiet=True)
     resumed = train(tiny, model=fresh(), out=tmp_path, corpus=corpus, quiet=True)
     assert timeless(resumed) == timeless(whole)
-    assert load_model(tmp_path)[0].config.model_type == "gpt2"
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "gpt2"
+    assert type(load_model(tmp_path)[0]) is type(fresh())
 
 
 def test_frozen_parameters_stay(tiny: TrainConfig, corpus: Any) -> None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fionalm.data.tokenizer import END_OF_TEXT
 from fionalm.errors import UserError, nearest, require
 from fionalm.models.config import DecoderConfig
 from fionalm.models.decoder import Decoder
@@ -78,43 +80,32 @@ def load_decoder(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Dec
         UserError: nothing there, another architecture, or weights that do not fit the config.
     """
     path = _existing(path)
-    own = gguf = False
     with ExitStack() as stack:
         if path.suffix == ".gguf":
-            gguf = True
             fields, shapes, read = open_gguf(path)
             config, names = config_from_gguf(fields, shapes), set(shapes)
+            sources_of = partial(weight_sources, gguf=True)
         else:
             values = _read_config(path)
             own = values.get("model_type") == OWN_MODEL_TYPE
             config = _own_config(values) if own else config_from_hugging_face(values)
             names, read = open_safetensors(path, stack)
+            sources_of = (lambda parameter: [parameter]) if own else weight_sources
         with torch.device("meta"):
             model = Decoder(config)
-        weights, used = {}, set()
-        for parameter, expected in model.state_dict().items():
-            if parameter == "lm_head.weight" and config.tie_embeddings:
-                continue
-            sources = [parameter] if own else weight_sources(parameter, gguf=gguf)
-            for source in sources:
-                if source not in names:
-                    raise UserError(f"{path} lacks the tensor {source}, which its config asks for")
-            used.update(sources)
-            weight = torch.cat([read(source).to(dtype) for source in sources])
-            if weight.shape != expected.shape:
+        sources = {name: sources_of(name) for name in model.state_dict()}
+        if config.tie_embeddings:
+            del sources["lm_head.weight"]
+        _check_names(path, config, names, {name for stacked in sources.values() for name in stacked})
+        weights = {}
+        for name, stacked in sources.items():
+            weights[name] = torch.cat([read(source).to(dtype) for source in stacked])
+            if weights[name].shape != model.get_parameter(name).shape:
                 raise UserError(
-                    f"{path}: {' + '.join(sources)} has shape {list(weight.shape)}, "
-                    f"where its config asks for {list(expected.shape)}"
+                    f"{path}: {' + '.join(stacked)} has shape {list(weights[name].shape)}, "
+                    f"where its config asks for {list(model.get_parameter(name).shape)}"
                 )
-            weights[parameter] = weight
-    # Old checkpoints carry rotary tables, and tied ones sometimes a copy of the head.
-    unread = {name for name in names - used if not name.endswith("rotary_emb.inv_freq")}
-    unread -= {"lm_head.weight"} if config.tie_embeddings else set()
-    if unread:
-        raise UserError(f"{path} holds tensors that the decoder does not compute with: {', '.join(sorted(unread)[:5])}")
-    if config.tie_embeddings:
-        weights["lm_head.weight"] = weights["embed.weight"]
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(weights, strict=False, assign=True)
     if config.tie_embeddings:
         model.lm_head.weight = model.embed.weight
     return model
@@ -175,7 +166,11 @@ def load_model_tokenizer(path: Path) -> Any:
     with _sentence_on_failure(f"the tokenizer in {path}"):
         if (path / "tokenizer_config.json").exists():
             return transformers.AutoTokenizer.from_pretrained(path)
-        return transformers.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+        # A bare tokenizer.json, as a run folder has: documents end with END_OF_TEXT, which may also pad.
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+        if END_OF_TEXT in tokenizer.get_vocab():
+            tokenizer.eos_token = tokenizer.pad_token = END_OF_TEXT
+        return tokenizer
 
 
 def _existing(spec: str | Path) -> Path:
@@ -187,6 +182,18 @@ def _existing(spec: str | Path) -> Path:
             f"a config .json or hf:NAME{nearest(path.name, there)}"
         )
     return path
+
+
+def _check_names(path: Path, config: DecoderConfig, there: set[str], wanted: set[str]) -> None:
+    if wanted - there:
+        missing = ", ".join(sorted(wanted - there)[:5])
+        raise UserError(f"{path} lacks tensors that its config asks for: {missing}")
+    # Old checkpoints carry rotary tables, and tied ones sometimes a copy of the head.
+    unread = {name for name in there - wanted if not name.endswith("rotary_emb.inv_freq")}
+    unread -= {"lm_head.weight"} if config.tie_embeddings else set()
+    if unread:
+        extra = ", ".join(sorted(unread)[:5])
+        raise UserError(f"{path} holds tensors that the decoder does not compute with: {extra}")
 
 
 def _is_model_folder(path: Path) -> bool:

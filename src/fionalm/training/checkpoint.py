@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_text, write_error
@@ -62,7 +63,7 @@ def save(folder: Path, state: TrainState, world: World, keep: int = 2) -> Path:
     if not world.on_main(begin):
         return final
     with _writing(final, unfinished), _single_process_is_meant():
-        dcp.save(_tensors(state, world), storage_writer=FileSystemWriter(unfinished), no_dist=world.size == 1)
+        save_tensors(_tensors(state, world), storage_writer=FileSystemWriter(unfinished), no_dist=world.size == 1)
     world.on_main(finish)
     return final
 
@@ -93,7 +94,7 @@ def load(path: Path, state: TrainState, world: World) -> None:
     _check_model(path, state, stored)
     present = {name: tensor for name, tensor in wanted.items() if name in stored}
     with _single_process_is_meant():
-        dcp.load(present, storage_reader=reader, no_dist=world.size == 1)
+        load_tensors(present, storage_reader=reader, no_dist=world.size == 1)
     _restore_plain(plain, state, stored)
     _restore_generators(present, state, world)
 

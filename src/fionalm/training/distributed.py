@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -160,14 +161,10 @@ def parallelize(
     set_sync: Callable[[bool], None] | None = None
     if world.size > 1 and strategy == "ddp":
         devices = [world.device.index] if world.device.type == "cuda" else None
-        wrapped = nn.parallel.DistributedDataParallel(
+        module = nn.parallel.DistributedDataParallel(
             module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
-
-        def set_sync(sync: bool) -> None:
-            wrapped.require_backward_grad_sync = sync
-
-        module = wrapped
+        set_sync = partial(setattr, module, "require_backward_grad_sync")
     elif world.size > 1:
         _shard(module, model, world, dtype)
         set_sync = module.set_requires_gradient_sync  # type: ignore[assignment]
