@@ -104,7 +104,8 @@ def test_no_counted_token_is_nan() -> None:
 def test_second_derivative_is_refused() -> None:
     features, weight, targets = problem()
     loss, _ = linear_cross_entropy(features, weight, targets)
-    (grad,) = torch.autograd.grad(loss, features, create_graph=True)
+    scale = torch.ones((), dtype=loss.dtype, requires_grad=True)
+    (grad,) = torch.autograd.grad(loss * scale, features, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
 

@@ -133,9 +133,10 @@ def update_compiled(tensors: Tensors, scalars: UpdateScalars) -> None:
         dtype = torch.promote_types(row[0].dtype, torch.float32)
         if dtype not in inputs:
             inputs[dtype] = [torch.tensor(value, dtype=dtype) for value in values]
-        if all(tensor.is_contiguous() for tensor in row):
-            row = tuple(tensor.view(-1) for tensor in row)
-        _kernel()(*row, *inputs[dtype])
+        if row[0].numel() > 1 and all(tensor.is_contiguous() for tensor in row):
+            _kernel()(*(tensor.view(-1) for tensor in row), *inputs[dtype])
+        else:  # each rank, and the size 1, would be compiled again
+            update_foreach(Tensors(*([tensor] for tensor in row)), scalars)
 
 
 @functools.cache
@@ -167,7 +168,7 @@ def _update_elements(
 def arctan2(y: Tensor, x: Tensor) -> Tensor:
     """Return atan2(y, x) for x >= 0, in a form that a compiler can vectorise with few instructions.
 
-    float32 is within 1.5 units in the last place, by a minimax polynomial for atan(t) / t of t = min / max of
+    float32 is within 2.5 units in the last place, by a minimax polynomial for atan(t) / t of t = min / max of
     |y| and x, evaluated in pairs (Estrin); other dtypes are `torch.atan2`.
     """
     if y.dtype != torch.float32:
