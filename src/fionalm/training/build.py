@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fionalm.data import PackedLoader, evaluation_batches
 from fionalm.errors import UserError
-from fionalm.models import Decoder
+from fionalm.models import Decoder, load_model
 from fionalm.optim import build_optimizer, build_scheduler
 from fionalm.scaling import parameterize, rebind_groups
 from fionalm.scaling.hooks import find_blocks
@@ -45,16 +45,21 @@ class Built:
     trained: list[Tensor]
     """The optimizer's parameters, whose gradients are clipped together."""
     precision: Precision
+    vocab_size: int
 
 
 def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
     """Make the model (unless it is given), spread it over the processes, and give it its optimizer and schedule.
 
-    A model that is given keeps its weights: a parameterization then only sets its learning rates.
+    A model that has weights keeps them: a parameterization then only sets its learning rates.
+
+    Raises:
+        UserError: `model_path` cannot be loaded, or the model has fewer positions than a sequence has.
     """
-    fresh = model is None
+    fresh = model is None and (config.model_path is None or config.model_path.endswith(".json"))
     if model is None:
-        model = Decoder(config.model, torch.Generator().manual_seed(config.seed))
+        model = _make_model(config)
+    vocab_size = _check_positions(model, config)
     groups = parameter_groups(config, model, initialize=fresh)
     many_shards = world.size > 1 and config.strategy == "fsdp2"
     if not many_shards:  # sharding moves each block by itself, so that the device never holds the whole
@@ -72,7 +77,7 @@ def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
     precision = partial(torch.autocast, world.device.type, torch.bfloat16) if half and not many_shards else nullcontext
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = TrainState(parallel.parameters, buffers, optimizer, scheduler)
-    return Built(model, parallel, state, trained, precision)
+    return Built(model, parallel, state, trained, precision, vocab_size)
 
 
 def parameter_groups(config: TrainConfig, model: nn.Module, *, initialize: bool) -> list[dict[str, Any]]:
@@ -111,8 +116,8 @@ def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     return config.precision == "bf16"
 
 
-def make_batches(config: TrainConfig, corpus: Any, world: World) -> Batches:
-    """Cut the corpus into this process's share of every batch.
+def make_batches(config: TrainConfig, corpus: Any, world: World, vocab_size: int) -> Batches:
+    """Cut the corpus into this process's share of every batch, for a model of `vocab_size` tokens.
 
     Raises:
         UserError: the processes cannot share the batch equally, or the corpus has tokens that the model has not.
@@ -123,9 +128,9 @@ def make_batches(config: TrainConfig, corpus: Any, world: World) -> Batches:
             f"{world.size}"
         )
     vocabulary = getattr(corpus, "vocab_size", 0)
-    if vocabulary > config.model.vocab_size:
+    if vocabulary > vocab_size:
         raise UserError(
-            f"model.vocab_size {config.model.vocab_size} is too small for the corpus, whose tokenizer has "
+            f"model.vocab_size {vocab_size} is too small for the corpus, whose tokenizer has "
             f"{vocabulary} tokens: expected at least {vocabulary}"
         )
     seq_len, share = config.data.seq_len, {"rank": world.rank, "world_size": world.size}
@@ -140,6 +145,23 @@ def make_batches(config: TrainConfig, corpus: Any, world: World) -> Batches:
         return loader.batch(step).to(world.device, non_blocking=True)
 
     return Batches(train_batch, validation)
+
+
+def _make_model(config: TrainConfig) -> nn.Module:
+    if config.model_path is None:
+        return Decoder(config.model, torch.Generator().manual_seed(config.seed))
+    return load_model(config.model_path, seed=config.seed)[0]
+
+
+def _check_positions(model: nn.Module, config: TrainConfig) -> int:
+    """Return the model's vocabulary size; refuse sequences longer than its positions."""
+    found = getattr(model, "config", None)
+    longest = getattr(found, "max_seq_len", None) or getattr(found, "max_position_embeddings", None)
+    if longest is not None and config.data.seq_len > longest:
+        raise UserError(
+            f"data.seq_len {config.data.seq_len} is over the model's {longest} positions: expected at most {longest}"
+        )
+    return getattr(found, "vocab_size", None) or config.model.vocab_size
 
 
 def _validation(config: TrainConfig, tokens: Any, world: World) -> list[Tensor]:

@@ -23,6 +23,9 @@ class TrainConfig:
     """One training run."""
 
     model: DecoderConfig = field(default_factory=DecoderConfig)
+    model_path: str | None = None
+    """A model in place of `model`, by `fionalm.models.load_model`: a folder or GGUF file (trained on from its weights),
+    a configuration's .json file of any `transformers` causal model (fresh weights), or hf:NAME."""
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -75,7 +78,7 @@ class TrainConfig:
                 f"batch_size {self.batch_size} cannot be cut into grad_accumulation {self.grad_accumulation} equal "
                 f"parts: expected a divisor of {self.batch_size}"
             )
-        if self.data.seq_len > self.model.max_seq_len:
+        if self.model_path is None and self.data.seq_len > self.model.max_seq_len:
             raise UserError(
                 f"data.seq_len {self.data.seq_len} is over model.max_seq_len {self.model.max_seq_len}: "
                 f"expected at most {self.model.max_seq_len}"

@@ -54,7 +54,7 @@ def train(
     Args:
         config: everything that the numbers depend on.
         out: run folder; resumed if it has this config's run, and read if that is finished. None: nothing is written.
-        model: trained in place of a new decoder of `config.model`, from the weights that it has; maps `input_ids` to
+        model: trained in place of the config's own, from the weights that it has; maps `input_ids` to
             `.logits`, as every `transformers` causal model does.
         corpus: has `.train` and `.validation` token arrays; None: `load_corpus(config.data)`.
         probes: objects, or what builds one when called with the model and `every=config.probe_every`.
@@ -76,12 +76,13 @@ def train(
             silent = quiet or not world.is_main
             corpus = world.main_first(lambda: load_corpus(config.data, quiet=silent))
         world.on_main(partial(folder.describe, corpus, world))
-        batches = make_batches(config, corpus, world)
         built = build(config, model, world)
+        batches = make_batches(config, corpus, world, built.vocab_size)
+        # Before a checkpoint is loaded, for a probe may measure against the initial weights.
+        active = [stack.enter_context(_attached(probe, built.model, config)) for probe in probes]
         checkpoints = None if out is None else Path(out) / "checkpoints"
         rows = [] if checkpoints is None else _resume(checkpoints, built.state, folder, world)
         log = MetricsLog(folder.folder, rows)
-        active = [stack.enter_context(_attached(probe, built.model, config)) for probe in probes]
         with stop_on_signals(out is not None) as stop:
             quiet = quiet or not world.is_main
             Loop(config, built, batches, active, log, checkpoints, world, stop, quiet).run()

@@ -31,7 +31,7 @@ class ScalingExponentsConfig:
     seq_len: int = 64
     batch_size: int = 8
     steps: int = 150
-    seeds: int = 3
+    seeds: int = 5
     lrs: tuple[float, ...] = tuple(2.0**power for power in range(-9, -3))
     """Base learning rates of the per-layer arms."""
     global_lrs: tuple[float, ...] = tuple(2.0**power for power in range(-10, -2))

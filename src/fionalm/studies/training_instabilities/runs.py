@@ -32,7 +32,7 @@ class TrainingInstabilitiesConfig:
     seq_len: int = 64
     batch_size: int = 8
     steps: int = 200
-    seeds: int = 3
+    seeds: int = 5
     lrs: tuple[float, ...] = PAPER_LRS
     probe_every: int = 10
     corpus: str = "stdlib"
