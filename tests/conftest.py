@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 
+from hypothesis import settings
+
+# How long an example takes says nothing here, and on a busy machine fails at random.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 if "FIONA_TEST_HOME" not in os.environ:
     # Workers of pytest-xdist inherit the controller's folder, so a corpus is tokenised once a run.
     os.environ["FIONA_TEST_HOME"] = tempfile.mkdtemp(prefix="fiona-test-")

@@ -62,3 +62,13 @@ def test_quiet_progress_says_nothing(capsys) -> None:
     with progress(4, "sweep", quiet=True) as bar:
         bar.advance(4)
     assert capsys.readouterr() == ("", "")
+
+
+def test_time_left_goes_by_work_and_not_by_count(capsys, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("fionalm.progress.time.monotonic", lambda: now[0])
+    with progress(2, "sweep", "trials", work=4.0) as bar:
+        now[0] = 30.0
+        bar.advance(work=3.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "sweep: 1/2 trials, 0.0333/s, 30 s, 10 s left"

@@ -24,11 +24,13 @@ samples = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
 
 @settings(max_examples=40, deadline=None)
 @given(samples)
-def test_interval_of_a_mean_lies_within_the_data(values) -> None:
-    interval = bootstrap(mean, values, resamples=200)
+def test_interval_of_a_mean_is_about_its_t_interval(values) -> None:
+    interval = bootstrap(mean, values, resamples=500)
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
     slack = 1e-9 * (1 + max(map(abs, values)))
     assert interval.estimate == mean(values)
-    assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
+    assert interval.low - slack <= interval.estimate <= interval.high + slack
+    assert interval.high - interval.low <= 3 * half + slack
     assert interval.as_list() == [interval.low, interval.high]
 
 
@@ -41,15 +43,15 @@ def test_seed_decides_and_higher_levels_are_wider(values, seed) -> None:
     assert wide.low <= narrow.low <= narrow.high <= wide.high
 
 
-@pytest.mark.parametrize("units, least", [(5, 0.86), (8, 0.90), (30, 0.91)])
-def test_few_units_are_covered_nearly_as_often_as_said(units, least) -> None:
+@pytest.mark.parametrize("units", [2, 3, 5, 8, 30])
+def test_few_units_are_covered_as_often_as_said(units) -> None:
     generator = np.random.default_rng(units)
     covered = 0
-    for trial in range(300):
+    for trial in range(400):
         interval = bootstrap(np.mean, generator.standard_normal(units), resamples=400, seed=trial)
         covered += interval.low <= 0 <= interval.high
-    # The plain percentile interval covers 82% at 5 units and 88% at 8.
-    assert least <= covered / 300 <= 0.98
+    # The plain percentile interval covers 50% at 2 units, 76% at 3 and 82% at 5.
+    assert 0.90 <= covered / 400 <= 0.98
 
 
 def test_large_samples_have_the_normal_interval() -> None:

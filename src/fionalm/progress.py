@@ -14,30 +14,40 @@ LOG_INTERVAL_SECONDS = 10.0
 class Progress:
     """What `progress` yields: call `advance` as work is done."""
 
-    def advance(self, amount: float = 1, **info: Any) -> None:
-        """Count `amount` of work done; `info` is shown beside the rate, such as `loss=2.31`."""
+    def advance(self, count: float = 1, *, work: float | None = None, **info: Any) -> None:
+        """Count `count` units as done, which were `work` of all work; `info` is shown beside, such as `loss=2.31`."""
 
 
 @contextmanager
-def progress(total: float, description: str, unit: str = "it", *, quiet: bool = False) -> Iterator[Progress]:
-    """Show rate and time left for `total` units of work, on standard error."""
+def progress(
+    total: float, description: str, unit: str = "it", *, work: float | None = None, quiet: bool = False
+) -> Iterator[Progress]:
+    """Show rate and time left for `total` units, on standard error.
+
+    Args:
+        total: number of units.
+        description: what is being done.
+        unit: name of a unit.
+        work: all work where units differ in theirs: the time left then goes by it. None: a unit is 1.
+        quiet: show nothing.
+    """
+    everything = total if work is None else work
     if quiet:
         yield Progress()
     elif sys.stderr.isatty():
-        with _bar(total, description, unit) as bar:
+        with _bar(total, everything, description, unit) as bar:
             yield bar
     else:
-        lines = _Lines(total, description, unit)
+        lines = _Lines(total, everything, description, unit)
         yield lines
         lines.report()
 
 
 @contextmanager
-def _bar(total: float, description: str, unit: str) -> Iterator[Progress]:
+def _bar(total: float, work: float, description: str, unit: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -47,32 +57,37 @@ def _bar(total: float, description: str, unit: str) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{{task.fields[rate]}} {unit}/s"),
+        TextColumn(f"{{task.fields[count]}}/{_amount(total)} {unit}, {{task.fields[rate]}}/s"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[info]}"),
     )
     with RichProgress(*columns, console=Console(stderr=True)) as rich:
-        task = rich.add_task(description, total=total, rate="-", info="")
+        task = rich.add_task(description, total=work, count="0", rate="-", info="")
+        started = time.monotonic()
 
         class Bar(Progress):
-            def advance(self, amount: float = 1, **info: Any) -> None:
-                speed = rich.tasks[0].speed
-                rich.update(task, advance=amount, rate="-" if speed is None else f"{speed:,.3g}", info=_format(info))
+            count = 0.0
+
+            def advance(self, count: float = 1, *, work: float | None = None, **info: Any) -> None:
+                self.count += count
+                rate = self.count / max(time.monotonic() - started, 1e-9)
+                advance = count if work is None else work
+                rich.update(task, advance=advance, count=_amount(self.count), rate=f"{rate:,.3g}", info=_format(info))
 
         yield Bar()
 
 
 class _Lines(Progress):
-    def __init__(self, total: float, description: str, unit: str) -> None:
-        self.total, self.description, self.unit = total, description, unit
-        self.done = 0.0
+    def __init__(self, total: float, work: float, description: str, unit: str) -> None:
+        self.total, self.work, self.description, self.unit = total, work, description, unit
+        self.count = self.done = 0.0
         self.started = self.reported = time.monotonic()
         self.info: dict[str, Any] = {}
 
-    def advance(self, amount: float = 1, **info: Any) -> None:
-        self.done += amount
+    def advance(self, count: float = 1, *, work: float | None = None, **info: Any) -> None:
+        self.count += count
+        self.done += count if work is None else work
         self.info = info or self.info
         if time.monotonic() - self.reported >= LOG_INTERVAL_SECONDS:
             self.report()
@@ -80,11 +95,15 @@ class _Lines(Progress):
     def report(self) -> None:
         self.reported = time.monotonic()
         seconds = self.reported - self.started
-        rate = self.done / seconds if seconds > 0 else 0.0
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
-        line = f"{self.description}: {self.done:g}/{self.total:g} {self.unit}, {rate:.3g} {self.unit}/s"
-        line += f", {seconds:.0f} s" + (f", {left:.0f} s left" if self.done < self.total else "")
+        rate = self.count / seconds if seconds > 0 else 0.0
+        line = f"{self.description}: {_amount(self.count)}/{_amount(self.total)} {self.unit}, {rate:.3g}/s, {seconds:.0f} s"
+        if 0 < self.done < self.work:
+            line += f", {(self.work - self.done) / self.done * seconds:.0f} s left"
         print(f"{line} {_format(self.info)}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def _format(info: dict[str, Any]) -> str:

@@ -35,14 +35,15 @@ def bootstrap(
     seed: int = 0,
     paired: bool = False,
 ) -> Interval:
-    """Expanded percentile bootstrap of `statistic(*samples)`.
+    """Percentile bootstrap of `statistic(*samples)`, widened for small samples as the t interval is.
 
     The percentile interval (Efron and Tibshirani 1993, chapter 13) of few units is too narrow: at a level of
-    95% it covers the mean of a normal sample of 5 in 82% of cases. Its percentiles are therefore moved
-    outwards to where the t interval of the smallest sample would have them (Hesterberg 2015, section 5.3):
-    90% of cases at 5 units, 93% at 6, 94% from 8 on; for large samples nothing changes. Of 3 units no
-    interval inside the range of the resamples covers more than 75%: the ends are then the extremes, to be
-    read as such.
+    95% it covers the mean of 3 normal values in 76% of cases, of 5 in 82%. The distances of its ends from the
+    resamples' median are therefore multiplied by t sqrt(n / (n - 1)) / z, with n the size of the smallest
+    sample, t and z the quantiles of Student's and the normal distribution: what turns the percentile
+    interval of a mean into its t interval. It then covers 93% of cases at 2 units and 94 to 95% from 3 on
+    (`tests/test_statistics.py`), 89% for skewed (exponential) values at 3 or 5; for large samples nothing
+    changes. The ends may lie outside the range of the data, or of what a bounded statistic can be.
 
     Args:
         statistic: maps one array a sample to a float.
@@ -83,9 +84,9 @@ def bootstrap(
     finite = values[np.isfinite(values)]
     if len(finite) <= resamples / 2:
         return Interval(estimate, math.nan, math.nan)
-    tail = _expanded_tail(level, min(size for size in sizes if size > 1))
-    low, high = np.quantile(finite, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
+    low, middle, high = np.quantile(finite, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    stretch = _small_sample_stretch(level, min(size for size in sizes if size > 1))
+    return Interval(estimate, float(middle - stretch * (middle - low)), float(middle + stretch * (high - middle)))
 
 
 def student_t_quantile(probability: float, degrees: int) -> float:
@@ -127,7 +128,8 @@ def _t_central_probability(angle: float, degrees: int) -> float:
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
-def _expanded_tail(level: float, units: int) -> float:
-    """Return the tail probability whose percentile is as far out as the t interval of `units` values."""
-    t = student_t_quantile((1 + level) / 2, units - 1)
-    return NormalDist().cdf(-math.sqrt(units / (units - 1)) * t)
+def _small_sample_stretch(level: float, units: int) -> float:
+    """Return how much wider the t interval of `units` values is than the normal one of their resampled mean."""
+    probability = (1 + level) / 2
+    t, z = student_t_quantile(probability, units - 1), NormalDist().inv_cdf(probability)
+    return t / z * math.sqrt(units / (units - 1))

@@ -1,9 +1,4 @@
 import pytest
-from hypothesis import settings
-
-# How long an example takes says nothing here, and on a busy machine fails at random.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,20 @@ from torch._dynamo.testing import CompileCounter
 from fionalm.models import Decoder, DecoderConfig
 from fionalm.objectives import linear_cross_entropy
 
+pytestmark = [
+    # Torch's own while it imports its compiler, and one that it hides unless warnings are errors.
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+
 CONFIG = DecoderConfig(vocab_size=31, d_model=12, n_layers=4, n_heads=3, n_kv_heads=1, qk_norm=True, mlp="silu_gated")
 
 
 @pytest.fixture
 def model():
-    torch._dynamo.reset()
+    torch.compiler.reset()
     yield Decoder(CONFIG, torch.Generator().manual_seed(0))
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

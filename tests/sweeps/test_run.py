@@ -177,14 +177,14 @@ def test_trial_finished_elsewhere_in_the_meantime_is_not_run(store: TrialStore, 
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["1"]
 
 
-def test_progress_counts_trials_weighted_by_cost(
+def test_progress_counts_trials(
     store: TrialStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("fionalm.progress.LOG_INTERVAL_SECONDS", 0.0)
     trials = [trial("parabola", cost=cost, lr=0.1, seed=cost) for cost in (1, 3)]
     run_sweep(trials, store=store, executor="serial", description="two")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("two: 1.5/2 trials") and " left" in lines[0]
+    assert lines[0].startswith("two: 1/2 trials") and " left" in lines[0]
     assert lines[1].startswith("two: 2/2 trials")
     run_sweep([*trials, trial("parabola", lr=0.3)], store=store, executor="serial", description="three")
     assert capsys.readouterr().err.startswith("three (2 from the store): 1/1 trials")

@@ -56,6 +56,7 @@ def test_every_field_is_in_the_hash() -> None:
     default = TrainConfig()
     changed = {
         "model": DecoderConfig(n_layers=7),
+        "model_path": "elsewhere",
         "data": replace(default.data, seed=1),
         "optimizer": OptimizerConfig(lr=0.5),
         "schedule": ScheduleConfig(warmup_steps=7),

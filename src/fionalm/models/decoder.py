@@ -203,10 +203,11 @@ class Attention(nn.Module):
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # [b, s, h + 2k, e]
         q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=2)
         if self.config.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+            # Autocast leaves the norms' weights in float32, and a norm of two dtypes misses its fused kernel.
+            q, k = self.q_norm(q.type_as(self.q_norm.weight)), self.k_norm(k.type_as(self.k_norm.weight))
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return q.type_as(v).transpose(1, 2), k.type_as(v).transpose(1, 2), v.transpose(1, 2)
 
 
 class Mlp(nn.Module):

@@ -62,7 +62,8 @@ def run_sweep(
         runner = make_executor(executor, workers) if isinstance(executor, str) else executor
         try:
             title = f"{description} ({len(outcomes)} from the store)" if outcomes else description
-            with progress(len(pending), title, "trials", quiet=quiet) as bar:
+            work = sum(trial.cost for trial in pending.values())
+            with progress(len(pending), title, "trials", work=work, quiet=quiet) as bar:
                 _run(list(pending.values()), runner, store, outcomes, bar, retry_crashed)
         except KeyboardInterrupt:
             done = sum(trial.hash in outcomes for trial in trials)
@@ -88,15 +89,13 @@ def _run(
     bar: Progress,
     retry_crashed: bool,
 ) -> None:
-    # A bar of trials, each weighted by its cost, so that the time left does not assume equal trials.
-    weight = len(pending) / sum(trial.cost for trial in pending)
     crashed = 0
 
     def wanted() -> Iterator[Trial]:
         for trial in sorted(pending, key=lambda trial: -trial.cost):
             # Another process on the same store may have run it since.
             if _recall(trial, store, outcomes, retry_crashed):
-                bar.advance(weight * trial.cost)
+                bar.advance(work=trial.cost)
             else:
                 yield trial
 
@@ -104,7 +103,7 @@ def _run(
         for trial, message in endings:
             outcomes[trial.hash] = _keep(trial, message, store)
             crashed += message["status"] == "crashed"
-            bar.advance(weight * trial.cost, **({"crashed": crashed} if crashed else {}))
+            bar.advance(work=trial.cost, **({"crashed": crashed} if crashed else {}))
 
 
 def _recall(trial: Trial, store: TrialStore, outcomes: dict[str, TrialOutcome], retry_crashed: bool) -> bool:
