@@ -3,8 +3,8 @@
     python benchmarks/training_throughput.py --out training_throughput.json
 
 The loops differ in the model and its loss only. The peer is loaded from the decoder's own weights, computes
-logits and then `cross_entropy`; the decoder uses `linear_cross_entropy`. Both take the same batches and torch's
-fused AdamW. Steps of all loops and a 2048-cubed fp32 product alternate, so that a busy machine slows them alike;
+logits and then `cross_entropy`; the decoder uses `linear_cross_entropy`. Both take the same batches, clip to
+norm 1 and step with torch's fused AdamW. Steps of all loops and a 2048-cubed fp32 product alternate, so that a busy machine slows them alike;
 medians are compared. FLOPs are counted by `fionalm.models.flops_per_token`: 6 (P + L H (seq + 1)) a token, with P
 the entries of all matrices but the embedding, L layers, and H the width of the heads together.
 
@@ -63,6 +63,7 @@ def training_step(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) ->
         optimizer.zero_grad(set_to_none=True)
         value = loss(tokens[:, :-1], tokens[:, 1:])
         value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return value.item()
 

@@ -20,6 +20,8 @@ from fionalm.training import RunFolder, TrainConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fionalm.report import Section
+
 Scale = Literal["smoke", "quick", "laptop", "cluster"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "laptop", "cluster")
 
@@ -70,6 +72,10 @@ class Lab:
     workers: int | None = None
     quiet: bool = False
     outcomes: list[TrialOutcome] = field(default_factory=list)
+    figures: int = 0
+    """How many were kept."""
+    sections: list[Section] = field(default_factory=list)
+    """Text and tables of the report below its claims."""
 
     def train(
         self, configs: Mapping[K, TrainConfig], description: str, *, probes: Sequence[str] = ()
@@ -102,11 +108,12 @@ class Lab:
         self.outcomes += outcomes
         return [outcome.result for outcome in outcomes]
 
-    def figure(self, figure: Figure, name: str, caption: str, data: Any = None) -> None:
-        """Keep a figure, its caption and the data that it plots in the run folder."""
-        from fionalm.report.figures import save_figure
+    def figure(self, figure: Figure, name: str, title: str, caption: str) -> None:
+        """Keep a figure, its words and the numbers that it plots in the run folder; the report keeps their order."""
+        from fionalm.report import save_figure
 
-        save_figure(figure, self.folder / "figures", name, caption, data)
+        save_figure(figure, self.folder / "figures", name, caption, title=title, order=self.figures)
+        self.figures += 1
 
 
 def final_loss(result: dict[str, Any] | None) -> float:
@@ -155,7 +162,7 @@ def reproduce(
     Raises:
         UserError: `folder` holds a run of another configuration, or cannot be written.
     """
-    from fionalm.report import write_report, write_run_facts
+    from fionalm.report import write_report, write_run_facts, write_sections
     from fionalm.training import environment
 
     started = time.monotonic()
@@ -173,6 +180,7 @@ def reproduce(
         measured = study.run(config, lab)
         _check_complete(study, measured)
         write_claims(run_folder.path, measured)
+        write_sections(run_folder.path, lab.sections)
         crashed = sum(outcome.status == "crashed" for outcome in lab.outcomes)
         write_run_facts(
             run_folder.path, seconds=time.monotonic() - started, trials=len(lab.outcomes), crashed_trials=crashed

@@ -70,6 +70,7 @@ def alignment(results: Mapping[Key, dict[str, Any] | None], lab: Lab) -> list[Me
             references={"full alignment": 1.0, "no alignment": 0.5},
         ),
         "alignment",
+        "Alignment over training",
         "Alignment of each layer's update (since initialisation) with its incoming activations at the largest width, "
         "over training. Bands span the seeds.",
     )
@@ -103,6 +104,7 @@ def epsilon(config: ScalingExponentsConfig, losses: Mapping[Any, np.ndarray], la
             references={"": 0.0},
         ),
         "epsilon",
+        "The cost of a constant epsilon",
         "What a constant epsilon costs at each width, and two remedies, at the base width's best learning rate under "
         "the standard parameterization with per-layer learning rates. Bands span the seeds.",
     )
@@ -159,6 +161,7 @@ def _draw_transfer(
     lab.figure(
         loss_against_lr(panels, x_label="base learning rate"),
         "loss-against-lr",
+        "Loss against learning rate",
         f"Final loss against learning rate, a line a width (mean of {config.seeds} seeds). Per-layer learning rates "
         f"assume full alignment and are equal at width {config.base_width}.",
     )
@@ -179,6 +182,7 @@ def _draw_transfer(
             theory={"theory, full alignment": -1.0, "theory, no alignment": -0.5},
         ),
         "best-lr-against-width",
+        "Best learning rate against width",
         "Best learning rate against width with fitted slopes; the theory's lines are those of a global learning rate.",
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fionalm.report import Line, extrapolation, forest, lines_with_intervals, loss_against_lr, power_law
+from fionalm.report import Line, Section, Table, extrapolation, forest, lines_with_intervals, loss_against_lr, power_law
 from fionalm.statistics import bootstrap
 from fionalm.studies.study import Lab
 from fionalm.studies.training_instabilities.analysis import (
@@ -36,6 +36,7 @@ def draw_figures(results: Results, lab: Lab) -> None:
     lab.figure(
         loss_against_lr(widths, initial_loss=initial),
         "loss-against-lr",
+        "Loss against learning rate",
         f"Final loss against learning rate, a line a width, mean of {config.seeds} seeds.",
     )
     arms = {
@@ -47,6 +48,7 @@ def draw_figures(results: Results, lab: Lab) -> None:
     lab.figure(
         loss_against_lr(arms, initial_loss=initial, ordered=False),
         "interventions",
+        "Loss against learning rate by intervention",
         f"Final loss against learning rate at width {config.arm_width} under each intervention.",
     )
     lab.figure(
@@ -55,6 +57,7 @@ def draw_figures(results: Results, lab: Lab) -> None:
             x_label="learning-rate sensitivity (nats)",
         ),
         "sensitivity-by-intervention",
+        "Learning-rate sensitivity by intervention",
         f"Learning-rate sensitivity at width {config.arm_width} with intervals over seeds; smaller is better.",
     )
     lab.figure(
@@ -64,6 +67,7 @@ def draw_figures(results: Results, lab: Lab) -> None:
             x_label="parameters", y_label="learning-rate sensitivity (nats)", x_scale="log",
         ),
         "sensitivity-against-size",
+        "Learning-rate sensitivity against size",
         "Learning-rate sensitivity against parameters, with and without qk-layernorm.",
     )  # fmt: skip
     _draw_attention(results, lab)
@@ -83,6 +87,7 @@ def draw_figures(results: Results, lab: Lab) -> None:
             ordered=True,
         ),
         "gradient-rms",
+        "Gradients against size",
         "RMS of the gradient in training's second half (qk-layernorm), against parameters. AdamW's default epsilon "
         "is 1e-8: where the fitted lines meet it, updates stop.",
     )
@@ -91,6 +96,16 @@ def draw_figures(results: Results, lab: Lab) -> None:
 def _draw_attention(results: Results, lab: Lab) -> None:
     config, counts = results.config, sizes(results)
     prediction = predict(results, list(results.seeds))
+    if prediction is not None:
+        rates = [lr for lr in config.lrs if prediction.joint or lr in prediction.fits]
+        lab.sections.append(
+            Section(
+                "Which size diverges first?",
+                "From the maximum attention logits of all sizes but the largest, without interventions; an attention "
+                f"logit of {THRESHOLD:g} marks divergence.",
+                [Table(("learning rate", "prediction"), [(lr, prediction.describe(lr)) for lr in rates])],
+            )
+        )
     fitted, predicted, held_out = [], [], []
     for index, lr in enumerate(config.lrs):
         highest = [results.highest(NONE, width, ATTENTION)[:, index].mean() for width in config.widths]
@@ -114,6 +129,7 @@ def _draw_attention(results: Results, lab: Lab) -> None:
             threshold={"divergence": THRESHOLD},
         ),
         "attention-logits",
+        "Attention logits against size, and their extrapolation",
         "Maximum attention logit over training without interventions; the fit has not seen the largest size.",
     )
 
@@ -129,6 +145,7 @@ def _draw_log_z(results: Results, lab: Lab) -> None:
     lab.figure(
         lines_with_intervals(lines, x_label="step", y_label="root mean square of log Z (nats)"),
         "log-z",
+        "Log Z over training",
         f"Log Z of the output logits over training at width {config.arm_width}, first seed, with and without z-loss.",
     )
 
