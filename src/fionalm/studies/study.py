@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from fionalm.errors import UserError, choice_error
 from fionalm.report.claims import Claim, Measured, write_claims
-from fionalm.sweeps import Trial, TrialOutcome, TrialStore, run_sweep
+from fionalm.sweeps import Executor, Trial, TrialOutcome, TrialStore, make_executor, run_sweep
 from fionalm.training import RunFolder, TrainConfig
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class Lab:
 
     folder: Path
     store: TrialStore
-    executor: Literal["local", "ray"] = "local"
-    workers: int | None = None
+    executor: Executor
     quiet: bool = False
     outcomes: list[TrialOutcome] = field(default_factory=list)
     figures: int = 0
@@ -101,7 +101,6 @@ class Lab:
             trials,
             store=self.store,
             executor=self.executor,
-            workers=self.workers,
             description=description,
             quiet=self.quiet,
         )
@@ -174,9 +173,9 @@ def reproduce(
         "config": asdict(config),  # pyright: ignore[reportArgumentType]
         "command": command,
     }
-    with RunFolder.open(folder, described) as run_folder:
+    with RunFolder.open(folder, described) as run_folder, closing(make_executor(executor, workers)) as trials:
         run_folder.write_json("environment.json", environment())
-        lab = Lab(run_folder.path, store or TrialStore(), executor, workers, quiet)
+        lab = Lab(run_folder.path, store or TrialStore(), trials, quiet)
         measured = study.run(config, lab)
         _check_complete(study, measured)
         write_claims(run_folder.path, measured)

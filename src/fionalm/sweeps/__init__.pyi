@@ -2,6 +2,7 @@ from .executors import EXECUTORS as EXECUTORS
 from .executors import Executor as Executor
 from .executors import RayExecutor as RayExecutor
 from .executors import SerialExecutor as SerialExecutor
+from .executors import make_executor as make_executor
 from .gammas import GammaSearchResult as GammaSearchResult
 from .gammas import gamma_search as gamma_search
 from .learning_rate import lr_transfer as lr_transfer

@@ -11,13 +11,13 @@ from __future__ import annotations
 from fionalm.report.claims import Measured
 from fionalm.studies.study import Lab, Study
 from fionalm.studies.training_instabilities.claims import CLAIMS
-from fionalm.studies.training_instabilities.runs import TrainingInstabilitiesConfig, preset, runs
+from fionalm.studies.training_instabilities.runs import TrainingInstabilitiesConfig, all_runs, preset
 from fionalm.training.config import TrainConfig
 
 
 def plan(config: TrainingInstabilitiesConfig) -> list[TrainConfig]:
     """Return every run of the study, for estimates of its cost."""
-    return list(runs(config).values())
+    return list(all_runs(config).values())
 
 
 def run(config: TrainingInstabilitiesConfig, lab: Lab) -> list[Measured]:
@@ -26,7 +26,7 @@ def run(config: TrainingInstabilitiesConfig, lab: Lab) -> list[Measured]:
     from fionalm.studies.training_instabilities.figures import draw_figures
     from fionalm.studies.training_instabilities.results import Results
 
-    results = Results(config, lab.train(runs(config), "training runs", probes=("stability",)))
+    results = Results(config, lab.train(all_runs(config), "training runs", probes=("stability",)))
     draw_figures(results, lab)
     return list(measure_claims(results))
 

@@ -156,7 +156,7 @@ def training_run(config: TrainingInstabilitiesConfig, arm: Arm, width: int, seed
     )
 
 
-def runs(config: TrainingInstabilitiesConfig) -> dict[Key, TrainConfig]:
+def all_runs(config: TrainingInstabilitiesConfig) -> dict[Key, TrainConfig]:
     """Return every run of the study."""
     wanted = [
         *_grid(config, (NONE, QK_NORM), config.widths, config.lrs),
