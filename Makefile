@@ -1,5 +1,5 @@
 # make reproduce   every study at the quick scale; ends with the path of the report
-# make test        lint and the whole test suite
+# make test        lint, types and the whole test suite
 # Both set up everything that they need in .venv, on a fresh machine too.
 
 PYTHON ?= python3
@@ -28,7 +28,7 @@ system:
 reproduce: setup
 	$(BIN)/fiona reproduce all --scale $(SCALE) --out runs/reproduce-$(SCALE)
 
-test: setup lint
+test: setup lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: .venv/.installed
@@ -40,7 +40,7 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix .
 
 types: .venv/.installed
-	$(BIN)/pyright --level error
+	$(BIN)/basedpyright --level error
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -6,14 +6,19 @@ answers at once. A user's mistake ends with one sentence on standard error and e
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
+import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from fionalm import __version__
-from fionalm.errors import UserError, choice_error
+from fionalm.errors import UserError, choice_error, nearest
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,11 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "Use it: your own model and data": {
         "train": Command("train:train", "train a decoder on a corpus, with resume"),
-        "coord-check": Command("diagnose:coord_check", "check how activations and updates scale with width"),
-        "lr-transfer": Command("diagnose:lr_transfer", "find the best learning rate at each width"),
-        "stability": Command("diagnose:stability", "sweep learning rates: sensitivity and divergence"),
+        "coord-check": Command("coord_check:coord_check", "check how activations and updates scale with width"),
+        "lr-transfer": Command("lr_transfer:lr_transfer", "find the best learning rate at each width"),
+        "stability": Command("stability:stability", "sweep learning rates: sensitivity and divergence"),
         "gamma-search": Command(
-            "diagnose:gamma_search",
+            "gamma_search:gamma_search",
             "search the per-layer learning-rate constants (extra: search)",
         ),
     },
@@ -75,14 +80,55 @@ def _dispatch(given: list[str]) -> None:
     name, rest = given[0], given[1:]
     if name not in commands:
         raise choice_error("command", name, commands)
+    module, function = commands[name].target.split(":")
+    command = getattr(importlib.import_module(f"fionalm.commands.{module}"), function)
+    keywords = _parse(command, f"fiona {name}", rest)
+    command(**keywords)
+
+
+def _parse(command: Callable[..., None], name: str, rest: list[str]) -> dict[str, Any]:
+    """Return the command's arguments; what tyro says of a mistake is cut down to its first sentence."""
     import tyro
 
-    module, function = commands[name].target.split(":")
-    tyro.cli(
-        getattr(importlib.import_module(f"fionalm.commands.{module}"), function),
-        prog=f"fiona {name}",
-        args=rest,
-    )
+    from fionalm.commands.options import ConfigFile, with_config_file
+
+    defaults, words = with_config_file(command, rest)
+    signature = inspect.signature(command)
+    parameters = [one.replace(default=defaults.get(one.name, one.default)) for one in signature.parameters.values()]
+
+    def keep(**keywords: Any) -> dict[str, Any]:
+        return keywords
+
+    hints = get_type_hints(command, include_extras=True)
+    if "config" in hints:
+        option = inspect.Parameter("config_file", inspect.Parameter.KEYWORD_ONLY, default=None)
+        parameters.append(option)
+        hints["config_file"] = ConfigFile
+    # What tyro reads of a function: parsing ends before the command begins, so that its errors stay its own.
+    keep.__doc__ = command.__doc__
+    keep.__annotations__ = hints
+    vars(keep)["__signature__"] = signature.replace(parameters=parameters)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            style = (tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
+            keywords = tyro.cli(keep, prog=name, args=words, config=style)
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        raise UserError(f"{_first_sentence(said.getvalue())}; see {name} --help") from None
+    keywords.pop("config_file", None)
+    return keywords
+
+
+def _first_sentence(box: str) -> str:
+    """Return what a box of tyro's says above its first rule, and the option that it suggests."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    rules = [index for index, line in enumerate(lines) if line.startswith("──")] or [len(lines)]
+    sentence = " ".join(line for line in lines[: rules[0]] if line)
+    flags = re.findall(r"^--[\w.-]+", "\n".join(lines[rules[0] :]), re.MULTILINE) if "nrecognized" in sentence else []
+    given = next((word for word in re.findall(r"--[\w.-]+", sentence)), "")
+    return sentence.rstrip(".") + nearest(given, flags)
 
 
 def _help() -> str:

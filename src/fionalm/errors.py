@@ -17,8 +17,13 @@ class MissingExtraError(UserError):
 
 
 def nearest(given: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the choice closest to `given`, or an empty string."""
-    close = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.5)
+    """Return `"; did you mean 'x'?"` for the choice closest to `given`, or an empty string.
+
+    The first choice that begins with what was given comes before a similar one: `h100` means `h100-80gb`, not `a100`.
+    """
+    names = list(choices)
+    begun = [name for name in names if given and name.lower().startswith(given.lower())]
+    close = begun or difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from fionalm.studies.study import Lab
 from fionalm.sweeps import SerialExecutor, TrialStore
 
 CONFIG = ScalingExponentsConfig(seeds=5)
-Losses = dict[str, np.ndarray]
+Losses = dict[Any, np.ndarray]
 
 
 @pytest.fixture
@@ -92,11 +93,11 @@ def test_alignment_between_none_and_full_that_differs(lab: Lab) -> None:
     assert set(verdicts(analysis.alignment({(0,): None}, lab)).values()) == {"inconclusive"}
 
 
-def epsilon_losses(large: float, per_layer: float, atan2: float) -> dict[object, np.ndarray]:
+def epsilon_losses(large: float, per_layer: float, atan2: float) -> Losses:
     """Return `[width, seed]` losses whose penalty grows by a number of nats a doubling."""
     doublings = np.log2(np.array(CONFIG.widths) / CONFIG.widths[0])[:, None]
     noise = 0.001 * np.random.default_rng(1).standard_normal((len(doublings), CONFIG.seeds))
-    grown = {eps: 4.0 + noise + 0 * doublings for eps in CONFIG.epsilons}
+    grown: Losses = {eps: 4.0 + noise + 0 * doublings for eps in CONFIG.epsilons}
     grown[max(CONFIG.epsilons)] = 4.0 + large * doublings - noise
     return grown | {"per-layer": 4.0 + per_layer * doublings + noise, "atan2": 4.0 + atan2 * doublings + 2 * noise}
 
@@ -121,7 +122,8 @@ def test_runs_are_the_papers_grid() -> None:
     base = {
         name: runs[name, config.base_width, 0, config.lrs[0]].parameterization for name in (GLOBAL, *PARAMETERIZATIONS)
     }
-    assert base[GLOBAL].alignment == "global" and base["mup"].name == "mup"
+    found = {name: chosen and (chosen.name, chosen.alignment) for name, chosen in base.items()}
+    assert found == {GLOBAL: ("standard", "global"), **{name: (name, "full") for name in PARAMETERIZATIONS}}
     eps = epsilon_runs(config, 0.01)
     assert eps["atan2", 12, 0].optimizer.name == "adam_atan2"
     assert eps["per-layer", 12, 0].optimizer.eps == max(config.epsilons)

@@ -109,7 +109,7 @@ def test_a_power_law_is_extrapolated_to_the_held_out_size() -> None:
 
 
 def test_crashed_and_diverged_runs_are_results(tmp_path: Path) -> None:
-    made = {key: made_up(key, truth=True) for key in all_runs(CONFIG)}
+    made: dict[Any, Any] = {key: made_up(key, truth=True) for key in all_runs(CONFIG)}
     made[NONE.name, 128, 0, 3e-1] = None  # crashed
     diverged = made[NONE.name, 128, 1, 3e-1]
     diverged["final_loss"] = None

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from fionalm.errors import UserError, choice_error
 from fionalm.studies import STUDIES, get_study
+
+if TYPE_CHECKING:
+    from fionalm.studies.study import Study
+    from fionalm.training.config import TrainConfig
+    from fionalm.training.plan import Device, Plan
 
 Positional = tyro.conf.Positional
 
@@ -27,16 +33,18 @@ def studies() -> None:
 
 def reproduce(
     study: Positional[Annotated[str, tyro.conf.arg(metavar="STUDY|all")]],
-    scale: str = "quick",
-    out: Path | None = None,
-    seeds: int | None = None,
+    scale: Annotated[str, tyro.conf.arg(metavar="NAME")] = "quick",
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     executor: Literal["local", "ray"] = "local",
-    workers: int | None = None,
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     quiet: bool = False,
 ) -> None:
     """Train what a paper trained, measure its claims, and write a report.
 
     The same command resumes after a kill: trials that finished are kept and never run twice.
+
+    For example: fiona reproduce training-instabilities --scale quick --out runs/ti
 
     Args:
         study: a name from `fiona studies`, or `all`.
@@ -53,8 +61,7 @@ def reproduce(
 
     if scale not in SCALES:
         raise choice_error("scale", scale, SCALES)
-    names = list(STUDIES) if study == "all" else [study]
-    chosen = [(name, get_study(name)) for name in names]
+    chosen = _named(study)
     root = out or Path("runs") / f"{study}-{scale}"
     for name, entry in chosen:
         folder = root / name if study == "all" else root
@@ -74,8 +81,10 @@ def reproduce(
         print(f"Report on {len(chosen)} studies: {report_path.resolve()}")
 
 
-def report(folder: Positional[Path]) -> None:
+def report(folder: Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]) -> None:
     """Rebuild the report of a run folder, or of a folder of run folders, and print its summary.
+
+    For example: fiona report runs/all-quick
 
     Args:
         folder: what `fiona reproduce` wrote to with --out.
@@ -96,16 +105,18 @@ def report(folder: Positional[Path]) -> None:
 
 def plan(
     study: Positional[Annotated[str, tyro.conf.arg(metavar="STUDY|all")]],
-    scale: str = "cluster",
-    device: str = "h100-80gb",
-    seeds: int | None = None,
+    scale: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cluster",
+    device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "h100-80gb",
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
 ) -> None:
     """Say what a study would cost before it is run: runs, tokens, FLOPs, memory and device-hours.
+
+    For example: fiona plan scaling-exponents --scale cluster --device h100-80gb
 
     Args:
         study: a name from `fiona studies`, or `all`.
         scale: smoke, quick, laptop or cluster.
-        device: the device that would run it.
+        device: cpu-core, l4, rtx4090, a100-40gb, a100-80gb, h100-80gb, h200, b200 or mi300x.
         seeds: random seeds of each trial; default: the scale's own.
     """
     from fionalm.studies.study import SCALES, configured
@@ -113,20 +124,63 @@ def plan(
 
     if scale not in SCALES:
         raise choice_error("scale", scale, SCALES)
-    names = list(STUDIES) if study == "all" else [study]
-    for name in names:
-        entry = get_study(name)
-        plans = [estimate(config, device=device) for config in entry.plan(configured(entry, scale, seeds))]
-        largest = max(plans, key=lambda one: one.memory_bytes)
-        need = f"{largest.memory_bytes / 2**30:,.1f} GiB"
+    assumed = ""
+    for name, entry in _named(study):
+        configs = entry.plan(configured(entry, scale, seeds))
+        plans = [estimate(config, device=device) for config in configs]
+        largest, config = max(zip(plans, configs, strict=True), key=lambda pair: pair[0].memory_bytes)
         print(f"{name} at {scale} on {device}")
         print(f"  runs          {len(plans):,}")
         print(f"  tokens        {sum(one.tokens for one in plans):.3g}")
-        print(f"  FLOPs         {sum(one.flops for one in plans):.3g}")
         print(
-            f"  device-hours  {sum(one.device_hours for one in plans):,.3g} at {largest.device.utilisation:.0%} of peak"
+            f"  FLOPs         {sum(one.flops for one in plans):.3g}, forward and backward, head and attention included"
         )
-        print(f"  memory        {need} for the largest run" + ("" if largest.fits else ": shard it with FSDP2"))
+        print(f"  device-hours  {_hours(sum(one.device_hours for one in plans))}")
+        print(f"  memory        {_bytes(largest.memory_bytes)} for the largest run{_sharing(config, largest)}")
+        assumed = _assumptions(largest.device)
+    print(assumed)
+
+
+def _sharing(config: TrainConfig, alone: Plan) -> str:
+    """Say how many devices the largest run needs, where one does not hold it."""
+    from fionalm.training.plan import estimate
+
+    if alone.fits:
+        return ""
+    shared = replace(config, strategy="fsdp2")
+    for devices in (2**power for power in range(1, 13)):
+        if config.batch_size % devices:
+            break
+        plan = estimate(shared, device=alone.device, devices=devices)
+        if plan.fits:
+            return f": {devices} devices share it with FSDP2, {_bytes(plan.memory_bytes)} each"
+    return f": more than {config.batch_size} sequences can be shared by; take a larger device"
+
+
+def _assumptions(device: Device) -> str:
+    peak = (device.bf16_flops or device.fp32_flops) / 1e12
+    kind = "fp32" if device.bf16_flops is None else "bf16"
+    return (
+        f"Assumed: {device.utilisation:.0%} of {device.name}'s {kind} peak of {peak:,.3g} TFLOP/s, which small models "
+        "on a large device do not reach; parameters, gradients and optimizer state in fp32; memory within a factor of "
+        "1.3."
+    )
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}"
+    return f"{hours:.2g} ({hours * 3600:,.0f} s)" if hours < 1 / 60 else f"{hours:.2g} ({hours * 60:.0f} min)"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
+
+
+def _named(study: str) -> list[tuple[str, Study[Any]]]:
+    if study not in (*STUDIES, "all"):
+        raise choice_error("study", study, (*STUDIES, "all"))
+    return [(name, get_study(name)) for name in (STUDIES if study == "all" else [study])]
 
 
 def _command(study: str, scale: str, seeds: int | None) -> str:

@@ -1,34 +1,50 @@
-"""`fiona train`: a decoder on a corpus, from options or from a configuration file."""
+"""`fiona train`: a model on a corpus, from options, from a configuration file, or from both."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from fionalm.commands.options import Flat, Positional, WidthOptions, from_anywhere
+from fionalm.errors import choice_error
 from fionalm.training.config import TrainConfig
+
+DEVICES = ("cpu", "cuda")
 
 
 def train(
-    out: tyro.conf.Positional[Path],
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (tyro's way of flat options)
-    config_file: Path | None = None,
+    out: Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]],
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     quiet: bool = False,
+    width: Annotated[WidthOptions, Flat] = WidthOptions(),  # noqa: B008 (frozen)
+    config: Annotated[TrainConfig, Flat] = TrainConfig(),  # noqa: B008 (frozen)
 ) -> None:
-    """Train a decoder on a corpus; the same command resumes a killed run and ends with the same numbers.
+    """Train a model on a corpus; the same command resumes a stopped run and ends with the same numbers.
 
-    Several processes: torchrun --nproc-per-node 2 -m fionalm.training CONFIG.json --out OUT
+    Ctrl-C saves first; for a kill
+    set --checkpoint-every.
+
+    Many processes: torchrun --nproc-per-node 2 -m fionalm.training CONFIG.json --out OUT
+
+    For example: fiona train runs/first --data.source my_texts --model.d-model 128 --model.n-layers 4 --steps 300
 
     Args:
-        out: run folder: config.json, environment.json, metrics.jsonl, checkpoints and the model.
-        config: the run.
-        config_file: a JSON file (a run folder's config.json) in place of all other options.
+        out: run folder: config.json, environment.json, metrics.jsonl, checkpoints, and the model at the end.
+        device: cpu or cuda. None: a GPU if there is one.
         quiet: show no progress.
+        width: how width sets initial weights and learning rates.
+        config: the run.
     """
+    if device is not None and device.split(":")[0] not in DEVICES:
+        raise choice_error("device", device, DEVICES)
+    from fionalm.commands.models import fitted
     from fionalm.training import train as run
 
-    chosen = config if config_file is None else TrainConfig.load(config_file)
-    result = run(chosen, out=out, quiet=quiet)
+    chosen = from_anywhere(fitted(config))
+    chosen = replace(chosen, parameterization=width.config(chosen.model.d_model))
+    result = run(chosen, out=out, quiet=quiet, device=device)
     ending = "diverged" if result.diverged else f"final loss {result.final_loss:.4f} nats"
-    print(f"{ending} after {result.steps} steps ({result.tokens_per_second:,.0f} tokens/s): {out}")
+    print(f"{ending} after {result.steps} steps ({result.tokens_per_second:,.0f} tokens/s): {out.resolve()}")

@@ -18,7 +18,6 @@ from torch.optim.optimizer import ParamsT
 
 from fionalm.errors import UserError
 from fionalm.optim.config import require_number
-from fionalm.optim.decay import independent_weight_decay as rescaled_weight_decay
 
 
 class Adafactor(Optimizer):
@@ -41,8 +40,7 @@ class Adafactor(Optimizer):
         min_rms: the RMS that smaller (such as zero) parameters are taken to have.
         clip_threshold: largest RMS of an update before it is scaled.
         momentum: decay rate of the average of the steps; 0 keeps no average.
-        weight_decay: decoupled weight decay, lambda: theta -= lr * lambda * theta.
-        independent_weight_decay: decay by s * lambda * theta, with s the factor of a schedule (see `AdamAtan2`).
+        weight_decay: decoupled weight decay, lambda: theta -= lr * lambda * theta, whatever RMS(theta).
         scale_parameter: scale by max(min_rms, RMS(theta)); without it the step is lr * u.
         relative_step: cap the rate at 1 / sqrt(t), as the paper does.
 
@@ -61,7 +59,6 @@ class Adafactor(Optimizer):
         clip_threshold: float = 1.0,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        independent_weight_decay: bool = False,
         scale_parameter: bool = True,
         relative_step: bool = False,
     ) -> None:
@@ -73,7 +70,6 @@ class Adafactor(Optimizer):
             "clip_threshold": clip_threshold,
             "momentum": momentum,
             "weight_decay": weight_decay,
-            "independent_weight_decay": independent_weight_decay,
             "scale_parameter": scale_parameter,
             "relative_step": relative_step,
         }
@@ -81,12 +77,10 @@ class Adafactor(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as in `torch.optim.Optimizer`, and check its hyperparameters."""
-        super().add_param_group(param_group)
+        super().add_param_group(dict(param_group))  # torch would write the defaults into the caller's group
         group = self.param_groups[-1]
         try:
             _check_group(group)
-            if group["independent_weight_decay"]:
-                group["weight_decay"] = rescaled_weight_decay(group["weight_decay"], group["lr"])
         except UserError:
             self.param_groups.pop()
             raise

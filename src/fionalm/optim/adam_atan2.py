@@ -18,7 +18,6 @@ from torch.optim.optimizer import ParamsT
 from fionalm.errors import UserError
 from fionalm.optim.atan2_updates import Tensors, UpdateScalars, update_compiled, update_foreach, update_tensorwise
 from fionalm.optim.config import check_betas, require_number
-from fionalm.optim.decay import independent_weight_decay as rescaled_weight_decay
 
 
 class AdamAtan2(Optimizer):
@@ -41,8 +40,8 @@ class AdamAtan2(Optimizer):
         weight_decay: decoupled weight decay, lambda: theta -= lr * lambda * theta.
         a: size of the update.
         b: slope: the larger, the smaller are updates whose m is small against sqrt(v).
-        independent_weight_decay: decay by s * lambda * theta instead, with s = lr / (lr that the group was made
-            with), the factor of a schedule (Wortsman et al. 2023). The group then holds lambda / lr.
+        independent_weight_decay: decay by s * lambda * theta instead, with s = lr / peak_lr the factor of a
+            schedule (Wortsman et al. 2023, section 3.2.2). A group's "peak_lr" is the lr that it was made with.
         foreach: treat all tensors of a group at once, which needs memory for two more copies of them; None: on
             accelerators, where launches are what costs, and not on a CPU, where the cache is.
         compiled: use the compiled kernel without `torch.compile` around the step; it takes seconds, once.
@@ -54,7 +53,7 @@ class AdamAtan2(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         a: float = 4 / math.pi,
@@ -78,12 +77,11 @@ class AdamAtan2(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as in `torch.optim.Optimizer`, and check its hyperparameters."""
-        super().add_param_group(param_group)
+        super().add_param_group(dict(param_group))  # torch would write the defaults into the caller's group
         group = self.param_groups[-1]
+        group.setdefault("peak_lr", float(group["lr"]))
         try:
             _check_group(group)
-            if group["independent_weight_decay"]:
-                group["weight_decay"] = rescaled_weight_decay(group["weight_decay"], group["lr"])
         except UserError:
             self.param_groups.pop()
             raise
@@ -101,19 +99,17 @@ class AdamAtan2(Optimizer):
     @torch.compiler.disable(reason="Adam-atan2 runs its own compiled kernel, one for all parameters")
     def _update_groups(self, compiling: bool) -> None:
         for group in self.param_groups:
-            for step, tensors in self._gather(group).items():
-                foreach = group["foreach"]
-                if foreach is None:
-                    foreach = tensors.params[0].device.type != "cpu"
+            for (step, device, _), tensors in self._gather(group).items():
+                foreach = device.type != "cpu" if group["foreach"] is None else group["foreach"]
                 if group["compiled"] or (compiling and not foreach):
                     update = update_compiled
                 else:
                     update = update_foreach if foreach else update_tensorwise
                 update(tensors, _scalars(group, step))
 
-    def _gather(self, group: dict[str, Any]) -> dict[int, Tensors]:
-        """Return the local tensors of the parameters that have a gradient, by the number of their step."""
-        gathered: dict[int, Tensors] = {}
+    def _gather(self, group: dict[str, Any]) -> dict[tuple[int, torch.device, torch.dtype], Tensors]:
+        """Return the local tensors of the parameters that have a gradient, by their step, device and dtype."""
+        gathered: dict[tuple[int, torch.device, torch.dtype], Tensors] = {}
         steps = []
         for param in group["params"]:
             grad = param.grad
@@ -128,7 +124,8 @@ class AdamAtan2(Optimizer):
                 state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
                 state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
             steps.append(state["step"])
-            tensors = gathered.setdefault(int(state["step"].item()) + 1, Tensors([], [], [], []))
+            key = (int(state["step"].item()) + 1, param.device, param.dtype)
+            tensors = gathered.setdefault(key, Tensors([], [], [], []))
             tensors.append(param, grad, state["exp_avg"], state["exp_avg_sq"])
         if steps:
             torch._foreach_add_(steps, 1.0)
@@ -138,13 +135,14 @@ class AdamAtan2(Optimizer):
 def _scalars(group: dict[str, Any], step: int) -> UpdateScalars:
     lr = float(group["lr"])
     beta1, beta2 = group["betas"]
+    decay_rate = lr / group["peak_lr"] if group["independent_weight_decay"] else lr
     return UpdateScalars(
         step=step,
         beta1=beta1,
         beta2=beta2,
         slope=group["b"],
         size=lr * group["a"],
-        keep=1 - lr * group["weight_decay"],
+        keep=1 - decay_rate * group["weight_decay"],
     )
 
 
@@ -155,6 +153,8 @@ def _check_group(group: dict[str, Any]) -> None:
     require_number("lr", float(lr), least=0.0)
     check_betas(group["betas"])
     require_number("weight_decay", group["weight_decay"], least=0.0)
+    if group["independent_weight_decay"]:
+        independent_weight_decay(group["weight_decay"], group["peak_lr"])
     require_number("a", group["a"], above=0.0)
     require_number("b", group["b"], above=0.0)
     for param in group["params"]:

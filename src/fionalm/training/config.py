@@ -23,14 +23,14 @@ class TrainConfig:
     """One training run."""
 
     model: DecoderConfig = field(default_factory=DecoderConfig)
-    model_path: str | None = None
-    """A model in place of `model`, by `fionalm.models.load_model`: a folder or GGUF file (trained on from its weights),
-    a configuration's .json file of any `transformers` causal model (fresh weights), or hf:NAME."""
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parameterization: ParameterizationConfig | None = None
     """How width sets initial weights and each layer's learning rate. None: the model's own, one learning rate."""
+    model_path: str | None = None
+    """A model in place of `model`, by `fionalm.models.load_model`: a folder or GGUF file (trained on from its weights),
+    a configuration's .json file of any `transformers` causal model (fresh weights), or hf:NAME."""
     batch_size: int = 16
     """Sequences in one update, over all processes and accumulation steps."""
     steps: int = 200

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fionalm.report import Line, Section, Table, extrapolation, forest, lines_with_intervals, loss_against_lr, power_law
-from fionalm.statistics import bootstrap
+from fionalm.statistics import Interval, bootstrap
 from fionalm.studies.study import Lab
 from fionalm.studies.training_instabilities.analysis import (
     ATTENTION,
@@ -150,9 +150,9 @@ def _draw_log_z(results: Results, lab: Lab) -> None:
     )
 
 
-def _against_size(results: Results, arm: Arm, found: Sequence[object]) -> Line:
-    columns = ([getattr(interval, end) for interval in found] for end in ("estimate", "low", "high"))
-    return Line(arm.name, sizes(results), *columns)
+def _against_size(results: Results, arm: Arm, found: Sequence[Interval]) -> Line:
+    estimates, lows, highs = ([getattr(interval, end) for interval in found] for end in ("estimate", "low", "high"))
+    return Line(arm.name, sizes(results), estimates, lows, highs)
 
 
 def _typical_gradient(results: Results, width: int, lr: float) -> float:
@@ -163,5 +163,5 @@ def _typical_gradient(results: Results, width: int, lr: float) -> float:
     return math.exp(float(np.mean(logs))) if logs else math.nan
 
 
-def _mean(by_seed: np.ndarray):
+def _mean(by_seed: np.ndarray) -> Interval:
     return bootstrap(lambda drawn: float(drawn.mean()), by_seed)
