@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -56,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `fiona` with `arguments` (default: the process's own) and exit."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _dispatch(given)
     except UserError as error:
         print(f"fiona: {error}", file=sys.stderr)
         sys.exit(2)
@@ -67,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """Print a warning as a sentence: where in the source it was raised tells a user nothing."""
+    print(f"fiona: {message}", file=sys.stderr)
 
 
 def _dispatch(given: list[str]) -> None:
@@ -122,13 +130,18 @@ def _parse(command: Callable[..., None], name: str, rest: list[str]) -> dict[str
 
 
 def _first_sentence(box: str) -> str:
-    """Return what a box of tyro's says above its first rule, and the option that it suggests."""
+    """Return what a box of tyro's says first, and the option that it suggests.
+
+    Its parts are parted by rules; where the encoding has no box characters, its title is the first part.
+    """
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    rules = [index for index, line in enumerate(lines) if line.startswith("──")] or [len(lines)]
-    sentence = " ".join(line for line in lines[: rules[0]] if line)
-    flags = re.findall(r"^--[\w.-]+", "\n".join(lines[rules[0] :]), re.MULTILINE) if "nrecognized" in sentence else []
-    given = next((word for word in re.findall(r"--[\w.-]+", sentence)), "")
-    return sentence.rstrip(".") + nearest(given, flags)
+    parts = re.split(r"\n(?:─|-){3,}\n", "\n".join(lines))
+    said, *rest = parts if "╭" in box else parts[1:] or parts
+    sentence = " ".join(said.split()).removesuffix(".")
+    if "nrecognized" not in sentence:
+        return sentence
+    given = next(iter(re.findall(r"--[\w.-]+", sentence)), "")
+    return sentence + nearest(given, re.findall(r"^ *(--[\w.-]+)", "\n".join(rest), re.MULTILINE))
 
 
 def _help() -> str:

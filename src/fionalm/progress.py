@@ -96,7 +96,8 @@ class _Lines(Progress):
         self.reported = time.monotonic()
         seconds = self.reported - self.started
         rate = self.count / seconds if seconds > 0 else 0.0
-        line = f"{self.description}: {_amount(self.count)}/{_amount(self.total)} {self.unit}, {rate:.3g}/s, {seconds:.0f} s"
+        line = f"{self.description}: {_amount(self.count)}/{_amount(self.total)} {self.unit}"
+        line += f", {rate:.3g}/s, {seconds:.0f} s"
         if 0 < self.done < self.work:
             line += f", {(self.work - self.done) / self.done * seconds:.0f} s left"
         print(f"{line} {_format(self.info)}".rstrip(), file=sys.stderr, flush=True)

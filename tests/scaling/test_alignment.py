@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fionalm.errors import UserError
-from fionalm.scaling.alignment import TERMS, AlignmentProbe, log_alignment_ratio, mean_alignment
+from fionalm.scaling import Alignment, learning_rate_exponents, parameterize
+from fionalm.scaling.alignment import (
+    TERMS,
+    AlignmentProbe,
+    log_alignment_ratio,
+    mean_alignment,
+    measured_alignment,
+)
 
 from .probe_models import batch, count_hooks, decoder, loss_of, transformers_model
 
@@ -234,3 +241,41 @@ def test_bad_input() -> None:
         AlignmentProbe(decoder(), every=0)
     with pytest.raises(UserError, match="no linear layer"):
         AlignmentProbe(nn.Embedding(4, 4))
+
+
+@pytest.mark.parametrize("build", [decoder, lambda: decoder(tie_embeddings=True), lambda: transformers_model("gpt2")])
+def test_measured_alignment_gives_exponents(build) -> None:
+    torch.manual_seed(0)
+    model, ids = build(), batch(4)
+    probe = AlignmentProbe(model, every=1, probe_batch=ids)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    metrics: dict[str, float] = {}
+    for step in range(3):
+        probe.begin(step)
+        loss_of(model, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        metrics = probe.end(step) or {}
+    found = measured_alignment(model, metrics)
+    assert list(found) == ["hidden", "readout"]
+    heads = [name for name in metrics if name.startswith("alignment/alpha/") and "lm_head" in name]
+    assert len(heads) == 1 and found["readout"].alpha == pytest.approx(metrics[heads[0]])
+    inner = [value for name, value in metrics.items() if name.startswith("alignment/u/") and "lm_head" not in name]
+    assert found["hidden"].u == pytest.approx(sum(inner) / len(inner))
+    exponents = learning_rate_exponents("mup", "adam", found, n_hidden=2)
+    groups = parameterize(
+        model, "mup", optimizer="adam", base_lr=1.0, base_width=16, alignment=found, n_hidden=2, initialize=False
+    )
+    (readout,) = [group for group in groups if group["kind"] == "readout"]
+    assert readout["lr"] == pytest.approx(2 ** -(exponents["readout"] + 0.5))  # a of muP's readout is 1/2
+
+
+def test_measured_alignment_is_cut_to_its_range_and_needs_every_term() -> None:
+    model = TwoLayers()
+    metrics = {f"alignment/{term}/{layer}": 1.5 for term in ("alpha", "omega", "u") for layer in ("hidden", "readout")}
+    metrics["alignment/u/hidden"] = -0.25
+    assert measured_alignment(model, metrics) == {"hidden": Alignment(1, 1, 0), "readout": Alignment(1, 1, 1)}
+    with pytest.raises(UserError, match="no omega of a readout layer"):
+        measured_alignment(model, {key: value for key, value in metrics.items() if key != "alignment/omega/readout"})
+    with pytest.raises(UserError, match="no alpha of a hidden layer"):
+        measured_alignment(model, {"alignment/weight/hidden": 0.5})

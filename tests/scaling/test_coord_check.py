@@ -25,8 +25,14 @@ def check_mlp(parameterization: str, alignment: str, optimizer: str = "adam", **
     make = {
         "adam": lambda groups: torch.optim.Adam(groups, betas=(0.9, 0.95)),
         "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0),
+        "adafactor": None,  # the library's own
     }[optimizer]
-    settings = {"base_lr": 0.02 if optimizer == "adam" else 0.5, "base_width": 32, "steps": 3, "seeds": 3}
+    settings = {
+        "base_lr": {"adam": 0.02, "sgd": 0.5, "adafactor": 0.05}[optimizer],
+        "base_width": 32,
+        "steps": 3,
+        "seeds": 3,
+    }
     return coord_check(
         Mlp,
         WIDTHS,
@@ -39,7 +45,7 @@ def check_mlp(parameterization: str, alignment: str, optimizer: str = "adam", **
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adafactor"])
 @pytest.mark.parametrize("parameterization", ["mup", "mfp"])
 def test_full_alignment_keeps_an_mlp_in_bounds(parameterization: str, optimizer: str) -> None:
     result = check_mlp(parameterization, "full", optimizer)
@@ -139,6 +145,24 @@ def test_language_models(name: str) -> None:
         assert row.allowed, row
     baseline = coord_check(build, (32, 64, 128), batches, parameterization="standard", alignment="global", **options)
     assert not baseline.matches
+
+
+@pytest.mark.parametrize(("optimizer", "base_lr"), [("adafactor", 0.03), ("adam_atan2", 0.005), ("sgd", 0.3)])
+def test_own_optimizers_on_the_own_decoder(optimizer: str, base_lr: float) -> None:
+    result = coord_check(
+        decoder(),
+        (32, 64, 128),
+        token_batches(3, batch=8, length=17),
+        parameterization="mup",
+        optimizer=optimizer,
+        base_lr=base_lr,
+        base_width=32,
+        steps=3,
+        seeds=2,
+    )
+    assert result.matches, [row for row in result.rows if not row.allowed]
+    for row in result.select("update"):
+        assert row.allowed, row
 
 
 def test_dropout_does_not_count_as_change() -> None:

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fionalm.errors import UserError
-from fionalm.optim import AdamAtan2
+from fionalm.optim import Adafactor, AdamAtan2
 from fionalm.scaling import parameterize
 from fionalm.scaling.exponents import PARAMETERIZATIONS, learning_rate_exponents
-from fionalm.scaling.measured import MultiplierMlp, RelativeSteps
+from fionalm.scaling.measured import MultiplierMlp
 
 from .networks import KINDS, Mlp, TinyDecoder, vector_batches
 
@@ -45,7 +45,7 @@ def make_atan2(groups):
         ("adam", make_adam, 0.02, 1e-3, 1e-10),  # an epsilon as large as the gradients
         ("adam_atan2", make_atan2, 0.02, None, 1e-10),
         ("sgd", make_sgd, 0.3, None, 1e-10),
-        ("adafactor", RelativeSteps, 0.1, None, 1e-10),
+        ("adafactor", Adafactor, 0.1, None, 1e-10),
     ],
     ids=["adam", "adam_atan2", "sgd", "adafactor"],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fionalm.commands.options import OPTIMIZERS, PARAMETERIZATIONS, Positional, Widths
+from fionalm.commands.options import ALIGNMENTS, OPTIMIZERS, PARAMETERIZATIONS, Positional, Widths
 from fionalm.errors import UserError, choice_error
 
 if TYPE_CHECKING:
@@ -59,11 +60,13 @@ def coord_check(
         raise choice_error("parameterization", parameterization, PARAMETERIZATIONS)
     if optimizer not in OPTIMIZERS:
         raise choice_error("optimizer", optimizer, OPTIMIZERS)
+    if alignment not in ALIGNMENTS:
+        raise choice_error("alignment", alignment, ALIGNMENTS)
     if steps < 1 or seeds < 1:
         raise UserError(f"--steps {steps} --seeds {seeds}: expected at least 1 of each")
     import torch
 
-    from fionalm.commands.models import builder
+    from fionalm.commands.models import BUILT_IN, builder
     from fionalm.commands.outcome import diagnosis
     from fionalm.scaling import coord_check as check
 
@@ -78,10 +81,12 @@ def coord_check(
         "steps": steps,
         "seeds": seeds,
     }
-    name = Path(model).resolve().stem if Path(model).exists() else model
+    given = Path(model)
+    is_built_in = model in BUILT_IN
+    name, where = (model, model) if is_built_in else (given.resolve().stem, str(given.resolve()))
     folder = out or Path("runs") / f"coord-check-{name}-{parameterization}-{optimizer}"
     with diagnosis(
-        folder, f"Coordinate check of {name}", {"model": model, "widths": list(widths), **settings}
+        folder, f"Coordinate check of {name}", {"model": where, "widths": list(widths), **settings}
     ) as opened:
         batches = [
             torch.randint(0, vocabulary, shape, generator=torch.Generator().manual_seed(i)) for i in range(steps)
@@ -103,7 +108,8 @@ def _rows(result: CoordCheckResult) -> tuple[list[str], list[list[Any]]]:
     rows: list[list[Any]] = []
     for row in (row for quantity in SHOWN for row in result.select(quantity)):
         sizes = [float(np.mean(values)) for values in row.values]
-        exponent = f"{row.exponent:+.2f} ± {row.stderr:.2f}"
+        spread = "" if math.isnan(row.stderr) else f" ± {row.stderr:.2f}"
+        exponent = f"{row.exponent:+.2f}{spread}"
         rows.append([row.quantity, row.layer, row.kind, *sizes, exponent, row.theory, "yes" if row.allowed else "no"])
     return names, rows
 

@@ -51,9 +51,8 @@ def doctor() -> None:
         absent = "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
         mark = "[green]ok[/]" if finding.ok else absent
         table.add_row(mark, *map(escape, (finding.part, finding.found, finding.mend)))
-    console = Console()
-    # A log has no width to keep to, and what is cut off there is lost.
-    console.print(table, width=None if console.is_terminal else 200)
+    # A log has no width to keep to, and a command broken over lines cannot be copied from it.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     missing = [finding.part for finding in findings if finding.needed and not finding.ok]
     if missing:
         print(f"fiona: missing: {', '.join(missing)}", file=sys.stderr)

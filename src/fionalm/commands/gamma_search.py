@@ -62,11 +62,11 @@ def gamma_search(
 
     base = from_anywhere(with_model(config, model))
     base = replace(base, parameterization=width.config(base.model.d_model))
-    store = trial_store(base)
+    store, seeds = trial_store(base), range(base.seed, base.seed + sweep.seeds)
     settings = {"trials": trials, "low": low, "high": high, "seeds": sweep.seeds, "config": base.to_dict()}
-    with diagnosis(out, "Search of per-layer learning-rate constants", {"model": model, **settings}) as opened:
+    with diagnosis(out, "Search of per-layer learning-rate constants", settings) as opened:
         announce([base] * (trials * sweep.seeds), store, sweep)
-        result = search(base, trials=trials, seeds=range(sweep.seeds), low=low, high=high, store=store, **sweep.how)
+        result = search(base, trials=trials, seeds=seeds, low=low, high=high, store=store, **sweep.how)
         _show(result, opened)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from fionalm.commands.options import (
     announce,
     from_anywhere,
     optimizer_name,
+    positive,
     trial_store,
 )
 from fionalm.errors import UserError
@@ -59,16 +61,18 @@ def lr_transfer(
     from fionalm.scaling import scale_config
     from fionalm.sweeps import lr_transfer as transfer
 
+    positive("--lrs", lrs)
+    positive("--widths", widths)
     base = replace(_scalable(from_anywhere(config), model), parameterization=None)
     base = replace(base, parameterization=width.config(base.model.d_model))
     name = base.optimizer.name if optimizer is None else optimizer_name(optimizer)
     base = replace(base, optimizer=replace(base.optimizer, name=name))  # pyright: ignore[reportArgumentType]
     scaled = [replace(base, model=scale_config(base.model, one)) for one in sorted(set(widths))]
-    store = trial_store(base)
+    store, seeds = trial_store(base), range(base.seed, base.seed + sweep.seeds)
     settings = {"widths": list(widths), "lrs": list(lrs), "seeds": sweep.seeds, "config": base.to_dict()}
     with diagnosis(out, "Learning-rate transfer across widths", settings) as opened:
         announce(scaled * (len(set(lrs)) * sweep.seeds), store, sweep)
-        result = transfer(base, widths, lrs, range(sweep.seeds), store=store, **sweep.how)
+        result = transfer(base, widths, lrs, seeds, store=store, **sweep.how)
         _show(result, opened)
 
 
@@ -96,9 +100,9 @@ def _show(result: LRTransferResult, opened: Any) -> None:
         note = "an end of the grid: sweep further" if width in result.edge_widths else ""
         rows.append([width, best.estimate, format_interval(best.low, best.high), loss.estimate, note])
     slope = result.slope()
+    ends = f"[{_two_digits(slope.low)}, {_two_digits(slope.high)}]" if math.isfinite(slope.low) else "(one seed)"
     verdict = (
-        f"slope of log best learning rate against log width: {_two_digits(slope.estimate)} "
-        f"[{_two_digits(slope.low)}, {_two_digits(slope.high)}]; 0: it transfers"
+        f"slope of log best learning rate against log width: {_two_digits(slope.estimate)} {ends}; 0: it transfers"
     )
     if len(result.widths) < 2:
         verdict = "one width: expected at least two for a slope"

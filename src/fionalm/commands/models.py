@@ -32,7 +32,7 @@ def builder(model: str) -> tuple[Callable[[int], nn.Module], int, int]:
 
     config = DecoderConfig(EXAMPLE_VOCABULARY, d_model=64, n_layers=2, n_heads=4, max_seq_len=64)
     if model != "decoder":
-        found = _example(model) if model in BUILT_IN else read_config(model)
+        found = _example(model) if model in BUILT_IN else read_config(model, BUILT_IN)
         if found.get("model_type") == "fiona_decoder":
             config = _own(found)
         else:
@@ -91,7 +91,7 @@ def decoder_shape(model: str) -> DecoderConfig:
     return _own(values) if values.get("model_type") == "fiona_decoder" else config_from_hugging_face(values)
 
 
-def read_config(model: str) -> dict[str, Any]:
+def read_config(model: str, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the values of a folder's config.json, of its `model` folder's, or of a configuration file.
 
     Raises:
@@ -101,7 +101,7 @@ def read_config(model: str) -> dict[str, Any]:
     places = (path,) if path.is_file() else (path / "model" / "config.json", path / "config.json")
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise _no_model(model, BUILT_IN)
+        raise _no_model(model, names)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -112,7 +112,7 @@ def read_config(model: str) -> dict[str, Any]:
 
 
 def _no_model(model: str, names: tuple[str, ...]) -> UserError:
-    expected = f"{', '.join(names)}, a model folder, or a model's config.json"
+    expected = ", ".join((*names, "a model folder, or a model's config.json"))
     return UserError(f"no model {model!r}: expected {expected}{nearest(model, names)}")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -38,6 +39,9 @@ ConfigFile = Annotated[
         help="JSON of a training configuration, such as a run folder's config.json: the defaults of all other options.",
     ),
 ]
+
+START_SECONDS = 4
+"""Until the processes of a sweep have imported what they need."""
 
 SMALL = TrainConfig(model=DecoderConfig(d_model=64, n_layers=3, max_seq_len=128), steps=100)
 """What a sweep trains if nothing is said: minutes on a laptop."""
@@ -90,8 +94,8 @@ class SweepOptions:
 
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3
     """Runs of each setting, over which intervals are taken."""
-    executor: Literal["local", "ray"] = "local"
-    """local: one-thread processes on this machine; ray: a cluster's (extra ray)."""
+    executor: Literal["local", "serial", "ray"] = "local"
+    """local: one-thread processes on this machine; serial: one after the other in this process; ray: a cluster's."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once. None: one a core."""
     quiet: bool = False
@@ -107,6 +111,17 @@ class SweepOptions:
     def how(self) -> dict[str, Any]:
         """The arguments that sweeps take for these."""
         return {"executor": self.executor, "workers": self.workers, "quiet": self.quiet}
+
+
+def positive(option: str, values: Sequence[float]) -> None:
+    """Refuse a grid that is empty, or that holds what is not a positive number.
+
+    Raises:
+        UserError: names the option and what it was given.
+    """
+    if not values or not all(0 < value < math.inf for value in values):
+        given = " ".join(f"{value:g}" for value in values) or "without values"
+        raise UserError(f"{option} {given}: expected one or more positive numbers")
 
 
 def optimizer_name(given: str) -> str:
@@ -202,9 +217,9 @@ def announce(configs: list[TrainConfig], store: TrialStore, sweep: SweepOptions)
     if sweep.quiet:
         return
     tokens = sum(config.steps * config.tokens_per_step for config in configs)
-    line = f"{len(configs)} runs, {tokens:,} tokens"
+    line = f"{len(configs)} runs in all, {tokens:,} tokens"
     if sweep.executor == "local" and configs[0].model_path is None:
         workers = min(sweep.workers or available_cores(), len(configs))
-        seconds = sum(map(expected_seconds, configs)) / workers
+        seconds = START_SECONDS + sum(map(expected_seconds, configs)) / workers
         line += f", roughly {format_seconds(seconds)} with {workers} at once"
-    print(f"{line}; finished ones are kept in {store.folder}", file=sys.stderr)
+    print(f"{line}; finished ones are kept in {store.folder} and not run again", file=sys.stderr)

@@ -20,6 +20,7 @@ from fionalm.commands.options import (
     WidthOptions,
     announce,
     from_anywhere,
+    positive,
     trial_store,
 )
 from fionalm.errors import UserError
@@ -61,16 +62,15 @@ def stability(
     from fionalm.sweeps import StabilityResult, run_sweep
     from fionalm.sweeps.training_trial import training_trial
 
-    if not lrs or not all(0 < lr < math.inf for lr in lrs):
-        raise UserError(f"--lrs {' '.join(map(str, lrs))}: expected positive numbers")
+    positive("--lrs", lrs)
     base = from_anywhere(with_model(config, model))
     # Every loss is needed to count spikes, and a few looks at the logits cost little.
     probe_every = base.probe_every or max(1, base.steps // 20)
     base = replace(base, parameterization=width.config(base.model.d_model), log_every=1, probe_every=probe_every)
-    grid, seeds = sorted(set(lrs)), range(sweep.seeds)
+    grid, seeds = sorted(set(lrs)), range(base.seed, base.seed + sweep.seeds)
     configs = [replace(base, optimizer=replace(base.optimizer, lr=lr), seed=seed) for lr in grid for seed in seeds]
     store = trial_store(base)
-    settings = {"model": model, "lrs": grid, "seeds": sweep.seeds, "config": base.to_dict()}
+    settings = {"lrs": grid, "seeds": sweep.seeds, "config": base.to_dict()}
     with diagnosis(out, "Learning-rate stability", settings) as opened:
         announce(configs, store, sweep)
         trials = [training_trial(one, probes=("stability",)) for one in configs]
@@ -136,8 +136,8 @@ def _show(result: StabilityResult, groups: Sequence[Sequence[Result]], opened: A
         "sensitivity": [sensitivity.estimate, sensitivity.low, sensitivity.high],
         "observed": [{"lr": lr, **found} for lr, found in zip(result.lrs, seen, strict=True)],
     }
-    section = Section("Runs", "\n\n".join(lines), [Table(names, rows)], ["stability", "attention-logits"])
-    opened.finish(values, _charts(result, seen), [section])
+    charts = _charts(result, seen)
+    opened.finish(values, charts, [Section("Runs", "\n\n".join(lines), [Table(names, rows)], list(charts))])
 
 
 def _ending(result: StabilityResult, seen: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from fionalm.errors import UserError, choice_error
+from fionalm.errors import UserError, choice_error, nearest
 from fionalm.studies import STUDIES, get_study
 
 if TYPE_CHECKING:
@@ -87,20 +87,23 @@ def report(folder: Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]]) ->
     For example: fiona report runs/all-quick
 
     Args:
-        folder: what `fiona reproduce` wrote to with --out.
+        folder: what a command wrote to with --out.
     """
-    from fionalm.report import print_summary, write_index, write_report
+    from fionalm.report import print_summary, write_report
+    from fionalm.report.folder import holds_studies, is_run, study_folders
 
     if not folder.is_dir():
-        raise UserError(f"no such run folder: {folder}")
-    runs = [folder] if (folder / "claims.json").exists() else sorted(p.parent for p in folder.glob("*/claims.json"))
-    if not runs:
-        raise UserError(f"{folder} holds no finished study: expected claims.json in it or in a folder below it")
-    for run_folder in runs:
-        write_report(run_folder)
-        print_summary(run_folder)
-    if runs != [folder]:
-        print(f"Report on {len(runs)} studies: {write_index(folder).resolve()}")
+        raise UserError(f"no such run folder: {folder}{nearest(folder.name, _siblings(folder))}")
+    folders = [folder] if is_run(folder) or holds_studies(folder) else study_folders(folder)
+    if not folders:
+        raise UserError(f"{folder} holds no run: expected config.json in it or in a folder below it")
+    for one in folders:
+        write_report(one)
+        print_summary(one)
+
+
+def _siblings(folder: Path) -> list[str]:
+    return [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
 
 
 def plan(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from fionalm.commands.options import Flat, Positional, WidthOptions, from_anywhere
 from fionalm.errors import choice_error
 from fionalm.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fionalm.training import TrainResult
 
 DEVICES = ("cpu", "cuda")
 
@@ -41,10 +44,30 @@ def train(
     if device is not None and device.split(":")[0] not in DEVICES:
         raise choice_error("device", device, DEVICES)
     from fionalm.commands.models import fitted
+    from fionalm.commands.outcome import nothing_left_of_mistakes
     from fionalm.training import train as run
 
     chosen = from_anywhere(fitted(config))
     chosen = replace(chosen, parameterization=width.config(chosen.model.d_model))
-    result = run(chosen, out=out, quiet=quiet, device=device)
+    with nothing_left_of_mistakes(out):
+        result = run(chosen, out=out, quiet=quiet, device=device)
     ending = "diverged" if result.diverged else f"final loss {result.final_loss:.4f} nats"
-    print(f"{ending} after {result.steps} steps ({result.tokens_per_second:,.0f} tokens/s): {out.resolve()}")
+    print(f"{ending} after {result.steps} steps, {result.tokens_per_second:,.0f} tokens/s: {out.resolve()}")
+    print(f"figure: {_figure(result, out).resolve()}")
+
+
+def _figure(result: TrainResult, out: Path) -> Path:
+    from fionalm.report import Line, lines_with_intervals, save_figure, write_report
+    from fionalm.report.folder import FIGURES_FOLDER
+
+    steps, losses = [step for step, _ in result.losses], [loss for _, loss in result.losses]
+    evaluated = [row for row in result.metrics if row.get("validation_loss") is not None]
+    validation = [row["validation_loss"] for row in evaluated]
+    lines = [
+        Line("training", steps, losses),
+        Line("validation", [row["step"] for row in evaluated], validation, style="points"),
+    ]
+    chart = lines_with_intervals(lines, x_label="step", y_label="loss (nats)")
+    path = save_figure(chart, out / FIGURES_FOLDER, "loss", "Loss of the logged steps, and of evaluations.")
+    write_report(out)
+    return path

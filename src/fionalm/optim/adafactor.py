@@ -115,6 +115,7 @@ class Adafactor(Optimizer):
         lr = float(group["lr"])
 
         update = grad * self._inverse_root(grad, state, group, new_weight=step ** group["beta2_decay"])
+        update = _placed_like(update, param)
         update.div_((_rms(update) / group["clip_threshold"]).clamp_(min=1.0))
         rate = min(lr, 1 / math.sqrt(step)) if group["relative_step"] else lr
         update.mul_(_rms(param).clamp_(min=group["min_rms"]) * rate if group["scale_parameter"] else rate)
@@ -163,6 +164,14 @@ def _whole(x: Tensor) -> Tensor:
 
     summed = [Replicate() if placement.is_partial() else placement for placement in placements]
     return x.redistribute(placements=summed)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _placed_like(x: Tensor, param: Tensor) -> Tensor:
+    """Spread a sharded `x` as `param` is: broadcasting gives up a shard of a dimension of size 1."""
+    placements = getattr(param, "placements", None)
+    if placements is None or getattr(x, "placements", placements) == placements:
+        return x
+    return x.redistribute(placements=placements)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check_group(group: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from torch.optim.optimizer import ParamsT
 from fionalm.errors import UserError
 from fionalm.optim.atan2_updates import Tensors, UpdateScalars, update_compiled, update_foreach, update_tensorwise
 from fionalm.optim.config import check_betas, require_number
+from fionalm.optim.decay import independent_weight_decay as divided_by_rate
 
 
 class AdamAtan2(Optimizer):
@@ -79,9 +80,11 @@ class AdamAtan2(Optimizer):
         """Add a group of parameters, as in `torch.optim.Optimizer`, and check its hyperparameters."""
         super().add_param_group(dict(param_group))  # torch would write the defaults into the caller's group
         group = self.param_groups[-1]
-        group.setdefault("peak_lr", float(group["lr"]))
         try:
             _check_group(group)
+            if group["independent_weight_decay"]:
+                group.setdefault("peak_lr", float(group["lr"]))
+            _weight_decay(group)  # refuses a peak_lr of 0
         except UserError:
             self.param_groups.pop()
             raise
@@ -135,15 +138,21 @@ class AdamAtan2(Optimizer):
 def _scalars(group: dict[str, Any], step: int) -> UpdateScalars:
     lr = float(group["lr"])
     beta1, beta2 = group["betas"]
-    decay_rate = lr / group["peak_lr"] if group["independent_weight_decay"] else lr
     return UpdateScalars(
         step=step,
         beta1=beta1,
         beta2=beta2,
         slope=group["b"],
         size=lr * group["a"],
-        keep=1 - decay_rate * group["weight_decay"],
+        keep=1 - lr * _weight_decay(group),
     )
+
+
+def _weight_decay(group: dict[str, Any]) -> float:
+    """Return what is multiplied by the learning rate to decay; the group keeps lambda as it was given."""
+    if group["independent_weight_decay"]:
+        return divided_by_rate(group["weight_decay"], group["peak_lr"])
+    return group["weight_decay"]
 
 
 def _check_group(group: dict[str, Any]) -> None:
@@ -153,8 +162,6 @@ def _check_group(group: dict[str, Any]) -> None:
     require_number("lr", float(lr), least=0.0)
     check_betas(group["betas"])
     require_number("weight_decay", group["weight_decay"], least=0.0)
-    if group["independent_weight_decay"]:
-        independent_weight_decay(group["weight_decay"], group["peak_lr"])
     require_number("a", group["a"], above=0.0)
     require_number("b", group["b"], above=0.0)
     for param in group["params"]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,15 +91,34 @@ def _update_contiguous(
         beta1=scalars.beta1,
         beta2=scalars.beta2,
         weight_decay=0.0,
-        eps=torch.finfo(torch.float32).tiny,
+        eps=torch.finfo(torch.promote_types(param.dtype, torch.float32)).tiny,
         amsgrad=False,
         maximize=False,
     )
-    # atan2(x, 1) is atan(x); on CPUs where torch leaves atan to MKL it is up to three times as fast.
-    ratio.atan2_(ratio.new_ones(()))
+    _arctan_(ratio)
     if scalars.keep != 1:
         param.mul_(scalars.keep)
     param.add_(ratio, alpha=-scalars.size)
+
+
+def _arctan_(x: Tensor) -> None:
+    """Make x its arc tangent, with the fastest function there is for it, by up to six times."""
+    if x.device.type == "cpu" and x.dtype == torch.float32 and _numpy_is_faster(torch.get_num_threads()):
+        array = x.numpy()
+        np.arctan(array, out=array)
+    else:
+        # atan2(x, 1) is atan(x); on CPUs where torch leaves atan to MKL it is the faster of the two.
+        x.atan2_(x.new_ones(()))
+
+
+@functools.cache
+def _numpy_is_faster(threads: int) -> bool:
+    """Say whether numpy has a vectorised arctan for this CPU, over three times as fast as torch's, on one thread."""
+    introspect = getattr(np.lib, "introspect", None)  # since numpy 2.2
+    if introspect is None or threads > 3:
+        return False
+    kernel = introspect.opt_func_info("^arctan$", "float32").get("arctan", {}).get("ff", {})
+    return not kernel.get("current", "baseline").startswith("baseline")
 
 
 def _chunks(row: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -116,8 +136,8 @@ def update_foreach(tensors: Tensors, scalars: UpdateScalars) -> None:
     torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - scalars.beta2)
     # torch has no atan2 for lists, so it is atan of the quotient, with 0 / 0 made a 0.
     divisors = torch._foreach_sqrt(exp_avg_sqs)
-    torch._foreach_clamp_min_(divisors, torch.finfo(divisors[0].dtype).tiny)
     torch._foreach_mul_(divisors, scalars.corrected_slope)
+    torch._foreach_clamp_min_(divisors, torch.finfo(divisors[0].dtype).tiny)
     ratios = torch._foreach_div(exp_avgs, divisors)
     torch._foreach_atan_(ratios)
     if scalars.keep != 1:
@@ -127,21 +147,23 @@ def update_foreach(tensors: Tensors, scalars: UpdateScalars) -> None:
 
 def update_compiled(tensors: Tensors, scalars: UpdateScalars) -> None:
     """Update tensor by tensor with one compiled kernel; numbers are tensors to it, so none recompiles it."""
-    values = (scalars.beta1, scalars.beta2, scalars.corrected_slope, scalars.size, scalars.keep)
-    inputs: dict[torch.dtype, list[Tensor]] = {}
+    # At least float32, in which a smaller parameter is updated as well.
+    dtype = torch.promote_types(tensors.params[0].dtype, torch.float32)
+    values = (1 - scalars.beta1, 1 - scalars.beta2, scalars.corrected_slope, scalars.size, scalars.keep)
+    inputs = [torch.tensor(value, dtype=dtype) for value in values]
+    kernel = _kernel()
     for row in tensors.rows():
-        dtype = torch.promote_types(row[0].dtype, torch.float32)
-        if dtype not in inputs:
-            inputs[dtype] = [torch.tensor(value, dtype=dtype) for value in values]
         if row[0].numel() > 1 and all(tensor.is_contiguous() for tensor in row):
-            _kernel()(*(tensor.view(-1) for tensor in row), *inputs[dtype])
+            kernel(*(tensor.view(-1) for tensor in row), *inputs)
         else:  # each rank, and the size 1, would be compiled again
             update_foreach(Tensors(*([tensor] for tensor in row)), scalars)
 
 
 @functools.cache
 def _kernel() -> Callable[..., None]:
-    return torch.compile(_update_elements, dynamic=True)
+    # Products and sums in one instruction, which the CPU compiler is not allowed by default.
+    options: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "fast"}
+    return torch.compile(_update_elements, dynamic=True, options=options)
 
 
 def _update_elements(
@@ -149,16 +171,16 @@ def _update_elements(
     grad: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
-    beta1: Tensor,
-    beta2: Tensor,
+    weight1: Tensor,
+    weight2: Tensor,
     corrected_slope: Tensor,
     size: Tensor,
     keep: Tensor,
 ) -> None:
-    dtype = beta1.dtype  # at least float32, in which a smaller parameter is updated as well
-    g = grad.to(dtype)
-    m = torch.lerp(exp_avg.to(dtype), g, 1 - beta1)
-    v = torch.lerp(exp_avg_sq.to(dtype), g * g, 1 - beta2)
+    dtype = size.dtype
+    g, m, v = grad.to(dtype), exp_avg.to(dtype), exp_avg_sq.to(dtype)
+    m = m + (g - m) * weight1  # torch.lerp chooses between two formulas, for each element
+    v = v + (g * g - v) * weight2
     angle = arctan2(m, v.sqrt() * corrected_slope)
     exp_avg.copy_(m)
     exp_avg_sq.copy_(v)
@@ -168,18 +190,19 @@ def _update_elements(
 def arctan2(y: Tensor, x: Tensor) -> Tensor:
     """Return atan2(y, x) for x >= 0, in a form that a compiler can vectorise with few instructions.
 
-    float32 is within 2.5 units in the last place, by a minimax polynomial for atan(t) / t of t = min / max of
-    |y| and x, evaluated in pairs (Estrin); other dtypes are `torch.atan2`.
+    float32 halves the angle, atan(y / x) = 2 atan(t) with t = y / (x + sqrt(x^2 + y^2)) in [-1, 1], which needs no
+    cases and no signs, and takes a minimax polynomial for atan(t) / t, evaluated in pairs (Estrin). It is within
+    4 units in the last place where x^2 + y^2 is a normal number, as the second moment must be anyway; other dtypes
+    are `torch.atan2`.
     """
     if y.dtype != torch.float32:
         return torch.atan2(y, x)
-    size = y.abs()
-    # The smallest normal number makes 0 / 0 a 0 and is below every other quotient's divisor.
-    t = torch.minimum(size, x) / torch.maximum(size, x).clamp_min(1.1754943508222875e-38)
+    # The maximum is for y whose square vanishes; the smallest normal number makes 0 / 0 a 0.
+    radius = torch.maximum((x * x + y * y).sqrt(), y.abs())
+    t = y / (x + radius + 1.1754943508222875e-38)
     z = t * t
     z2 = z * z
     low = (-0.33333152532577515 + 0.19993773102760315 * z) + (-0.14211055636405945 + 0.10666004568338394 * z) * z2
     high = (-0.07552213966846466 + 0.043211858719587326 * z) + (-0.016367927193641663 + 0.002920691855251789 * z) * z2
-    angle = t + t * (z * (low + high * (z2 * z2)))
-    angle = torch.where(size > x, 1.5707963267948966 - angle, angle)
-    return torch.copysign(angle, y)
+    half = t + t * (z * (low + high * (z2 * z2)))
+    return half + half

@@ -1,7 +1,7 @@
 """From configs to a plain torch optimizer and learning-rate schedule.
 
-Groups may carry their own "lr", "eps" and "weight_decay" (and keys that only label them, such as "name" and
-"kind"), which is all that per-layer learning rates and epsilons need.
+Groups may carry their own "lr", "eps", "weight_decay" and "independent_weight_decay" (and keys that only label
+them, such as "name" and "kind"), which is all that per-layer learning rates and epsilons need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from fionalm.optim.sgdw import SGDW
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
-def build_optimizer(config: OptimizerConfig, param_groups: Iterable[dict[str, Any] | Tensor]) -> Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, param_groups: Iterable[dict[str, Any] | Tensor | tuple[str, Tensor]]
+) -> Optimizer:
     """Build the optimizer over groups; what a group does not say comes from the config.
 
     A group that names no "weight_decay" has the config's on its parameters with two or more dimensions and none
@@ -45,7 +47,7 @@ def build_optimizer(config: OptimizerConfig, param_groups: Iterable[dict[str, An
     for entry in entries:
         for group in _split_by_decay(dict(entry), config.weight_decay):  # pyright: ignore[reportArgumentType]
             group.setdefault("lr", config.lr)
-            if config.independent_weight_decay:
+            if group.pop("independent_weight_decay", config.independent_weight_decay):
                 group["weight_decay"] = independent_weight_decay(group["weight_decay"], group["lr"])
             if config.name != "adamw":
                 group.pop("eps", None)
@@ -53,7 +55,8 @@ def build_optimizer(config: OptimizerConfig, param_groups: Iterable[dict[str, An
     if not any(group["params"] for group in groups):
         raise UserError("the optimizer was given no parameters, expected at least one that requires a gradient")
     if config.name == "adamw":
-        fused = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for g in groups for p in g["params"])
+        params = [_tensor(param) for group in groups for param in group["params"]]
+        fused = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in params)
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None)
     if config.name == "adam_atan2":
         return AdamAtan2(groups, lr=config.lr, betas=config.betas, a=config.atan2_a, b=config.atan2_b)
@@ -89,7 +92,8 @@ def schedule_factor(
     """
     if config.warmup_steps > total_steps:
         raise UserError(
-            f"warmup_steps is {config.warmup_steps} in a training of {total_steps} steps, expected at most {total_steps}"
+            f"warmup_steps is {config.warmup_steps} in a training of {total_steps} steps, "
+            f"expected at most {total_steps}"
         )
     final = config.final_fraction
     if config.final_lr is not None:
@@ -109,13 +113,17 @@ def schedule_factor(
     return factor
 
 
+def _tensor(param: Tensor | tuple[str, Tensor]) -> Tensor:
+    return param[1] if isinstance(param, tuple) else param
+
+
 def _split_by_decay(group: dict[str, Any], weight_decay: float) -> list[dict[str, Any]]:
     """Return the group with a weight decay, or two: its parameters that decay and those that do not."""
     params = group["params"]
     group["params"] = [params] if isinstance(params, Tensor) else list(params)
     if "weight_decay" in group:
         return [group]
-    decays = [(p[1] if isinstance(p, tuple) else p).ndim > 1 for p in group["params"]]
+    decays = [_tensor(param).ndim > 1 for param in group["params"]]
     if not weight_decay or len(set(decays)) < 2:
         return [{**group, "weight_decay": weight_decay if all(decays) else 0.0}]
     parts = []

@@ -67,6 +67,8 @@ class ScheduleConfig:
         require_number("final_fraction", self.final_fraction, least=0.0)
         if self.final_fraction > 1:
             raise UserError(f"final_fraction is {self.final_fraction}, expected a fraction of the peak, at most 1.0")
+        if self.name == "constant" and (self.final_fraction or self.final_lr is not None):
+            raise UserError("a constant schedule was given a final rate, expected none (or schedule 'linear')")
         if self.final_lr is not None:
             require_number("final_lr", self.final_lr, least=0.0)
             if self.final_fraction:

@@ -1,4 +1,4 @@
-"""How far weights, their updates and activations align in training (Everett et al. 2024, section 3).
+"""How far weights, their updates and activations align in training (Everett et al. 2024, arXiv 2407.05872).
 
 For activations z [tokens, n] and weights W [n, out] the log alignment ratio is log_n(RMS(z W) / (RMS(z)
 RMS(W))), n the fan-in: about 1/2 if z and W are independent, 1 if they are aligned so that all n terms of
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,15 +19,16 @@ from torch import Tensor, nn
 
 from fionalm.errors import UserError
 
+from .exponents import Alignment, LayerKind
 from .hooks import check_every, hooked, is_due, reshard, rms, sample_rows, to_floats, whole, without_compile
-from .roles import clean_name, unwrap
+from .roles import clean_name, is_linear, layer_roles, unwrap
 
 TERMS = ("weight", "update", "alpha", "omega", "u")
 """The measured terms, as they stand in the metrics' names."""
 
 
 def log_alignment_ratio(activations: Tensor, weight: Tensor) -> Tensor:
-    """Return log_n(RMS(z W) / (RMS(z) RMS(W))), a float32 scalar (Everett et al. 2024, section 3.3).
+    """Return log_n(RMS(z W) / (RMS(z) RMS(W))), a float32 scalar (Everett et al. 2024).
 
     Args:
         activations: z [..., n].
@@ -131,11 +132,7 @@ class AlignmentProbe:
         self._weights, self._activations = dict(state["weights"]), dict(state["activations"])
 
     def _layers(self) -> dict[str, nn.Module]:
-        return {
-            clean_name(name): module
-            for name, module in unwrap(self.model).named_modules()
-            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        }
+        return _linear_layers(self.model)
 
     def _watch(self, act: Callable[[str, nn.Module, Tensor], None]) -> None:
         """Call `act(name, layer, z)` with the incoming activations [..., fan-in] of each layer that runs."""
@@ -186,6 +183,49 @@ def mean_alignment(metrics: dict[str, float]) -> dict[str, float]:
         if prefix == "alignment":
             values[rest.partition("/")[0]].append(value)
     return {term: sum(values[term]) / len(values[term]) for term in TERMS if term in values}
+
+
+def measured_alignment(
+    model: nn.Module, metrics: Mapping[str, float], roles: Mapping[str, str] | None = None
+) -> dict[str, Alignment]:
+    """Turn one step's metrics into the alignment that `learning_rate_exponents` and `parameterize` take.
+
+    Args:
+        model: the model that was measured.
+        metrics: of an `AlignmentProbe` with `probe_batch`, at a step after weights and activations have changed.
+        roles: as in `layer_roles`.
+
+    Returns:
+        for "hidden" and "readout" the mean alpha, omega and u over the layers of that kind, cut to [0, 1] (a ratio
+        leaves it by rounding, or where the terms cancel).
+
+    Raises:
+        UserError: a kind of which no layer was measured.
+    """
+    kinds = {id(role.parameter): role.kind for role in layer_roles(model, roles)}
+    found = {}
+    for kind in (LayerKind.HIDDEN, LayerKind.READOUT):
+        layers = [name for name, layer in _linear_layers(model).items() if kinds.get(id(layer.weight)) is kind]
+        means = []
+        for term in ("alpha", "omega", "u"):
+            keys = [f"alignment/{term}/{name}" for name in layers]
+            values = [metrics[key] for key in keys if key in metrics]
+            if not values:
+                raise UserError(
+                    f"no {term} of a {kind} layer among the metrics: expected those of an AlignmentProbe with "
+                    "probe_batch, after the first update"
+                )
+            means.append(min(1.0, max(0.0, sum(values) / len(values))))
+        found[str(kind)] = Alignment(*means)
+    return found
+
+
+def _linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {
+        clean_name(name): module
+        for name, module in unwrap(model).named_modules()
+        if is_linear(module)
+    }
 
 
 def _fan_in_first(layer: nn.Module) -> Tensor:

@@ -3,8 +3,8 @@
 A parameterization keeps what it promises if, at every width, activations stay O(1), and neither activations
 nor logits change by more than O(1). The check trains small models of several widths for a few steps on the
 same batches, fits size ~ n^exponent for each layer, and compares the exponent with what the theory allows.
-Source: Yang et al. 2022 (arXiv 2203.03466), appendix on coordinate checking; Everett et al. 2024
-(arXiv 2407.05872) for the exponents of updates and gradients.
+Source: Yang et al. 2022 (arXiv 2203.03466) for the check; Everett et al. 2024 (arXiv 2407.05872) for the exponents
+of updates and gradients.
 """
 
 from __future__ import annotations

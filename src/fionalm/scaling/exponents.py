@@ -142,7 +142,7 @@ def learning_rate_exponents(
     Raises:
         UserError: unknown name, or a table that no learning rate can make stable.
 
-    Source: arXiv 2407.05872, section 3 and appendix on the stability constraints.
+    Source: arXiv 2407.05872, the stability constraints.
     """
     table = as_parameterization(parameterization)
     exponents = absorbed_exponents(table, optimizer, alignment, n_hidden=n_hidden)

@@ -102,28 +102,6 @@ class MultiplierMlp(nn.Module):
         return [{"params": [w], "lr": base_lr * self.ratio ** -c[kind]} for kind, w in self.weights.items()]
 
 
-class RelativeSteps(torch.optim.Optimizer):
-    """Adafactor's scaling and nothing else: steps of lr * RMS(w) along gradient / sqrt(mean square).
-
-    The published optimizer also factors the second moment and caps the learning rate at 1 / sqrt(step), which
-    hides the exponents of learning rates that grow with width.
-    """
-
-    def __init__(self, params: list[dict], decay: float = 0.9) -> None:
-        super().__init__(params, {"decay": decay})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Take one step."""
-        for group in self.param_groups:
-            for w in group["params"]:
-                square = w.grad.square()
-                mean = self.state[w].setdefault("square", square.clone())
-                mean.lerp_(square, 1 - group["decay"])
-                direction = w.grad / mean.sqrt().clamp_min(1e-150)  # below the square root of float64's range
-                w.sub_(direction * (group["lr"] * rms(w) / max(1.0, rms(direction))))
-
-
 def measured_exponents(
     parameterization: ParameterizationLike,
     optimizer: str,
@@ -142,18 +120,18 @@ def measured_exponents(
 
     Args:
         parameterization: as in `learning_rate_exponents`, like `optimizer` and `alignment`.
-        optimizer: name, also of the optimizer in `fionalm.optim` unless `make_optimizer` is given.
+        optimizer: its name.
         alignment: decides the learning rates; what the network's alignment is, the exponents show.
         widths: at least two.
         base_width: where all parameterizations coincide.
         base_lr: learning rate there; None takes one whose updates soon outgrow the initial readout.
         steps: optimizer steps.
         seeds: networks per width.
-        make_optimizer: parameter groups -> optimizer; for Adafactor the default is `RelativeSteps`.
+        make_optimizer: parameter groups -> optimizer; None: that of `fionalm.optim` with its defaults.
     """
     family = as_optimizer(optimizer)
     lr = BASE_LR[family] if base_lr is None else base_lr
-    make = make_optimizer or (RelativeSteps if family == "adafactor" else optimizer_factory(optimizer, lr))
+    make = make_optimizer or optimizer_factory(optimizer, lr)
     source = torch.Generator().manual_seed(0)
     inputs = torch.randn(steps, 32, 8, generator=source, dtype=torch.float64)
     labels = torch.randint(0, 4, (steps, 32), generator=source)

@@ -1,8 +1,8 @@
 """Predicting, from models that were trained, the size at which a larger one becomes unstable.
 
 The logarithm of a statistic (the maximum attention logit) is fitted with a quadratic in log size, and
-extrapolated to where it passes the value that marks divergence, about 1e4 (Wortsman et al. 2023, section
-3.3).
+extrapolated to where it passes the value that marks divergence, about 1e4 (Wortsman et al. 2023, arXiv
+2309.14322).
 """
 
 from __future__ import annotations

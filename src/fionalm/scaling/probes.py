@@ -1,4 +1,4 @@
-"""What warns of an instability while any causal language model trains (Wortsman et al. 2023, section 3).
+"""What warns of an instability while any causal language model trains (Wortsman et al. 2023, arXiv 2309.14322).
 
     probe = StabilityProbe(model, every=50)
     for step in range(steps):

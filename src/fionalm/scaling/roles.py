@@ -99,7 +99,7 @@ def layer_roles(
     """
     model = unwrap(model)
     chosen = _checked_roles(model, roles or {})
-    linears = [m for m in model.modules() if _is_linear(m)]
+    linears = [m for m in model.modules() if is_linear(m)]
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     width = width or (model_width(model) if linears or tables else 0)
     output = _output_module(model)
@@ -138,7 +138,7 @@ def model_width(model: nn.Module) -> int:
     if table is not None:
         return table.embedding_dim
     for module in model.modules():
-        if _is_linear(module):
+        if is_linear(module):
             return linear_shape(module)[1]
     raise UserError(f"no width found in {type(model).__name__}: expected an embedding or a linear layer")
 
@@ -150,6 +150,11 @@ def fan_in(module: nn.Module, parameter: Tensor) -> int:
     if isinstance(module, nn.modules.conv._ConvNd):
         return math.prod(parameter.shape[1:])
     return parameter.shape[-1] if parameter.ndim else 1
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is an `nn.Linear` or the `Conv1D` of transformers' GPT-2."""
+    return isinstance(module, nn.Linear) or _is_conv1d(module)
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
@@ -167,7 +172,7 @@ def _kind(place: _Place, *, output: nn.Module | None, first: nn.Module | None, t
         return LayerKind.READOUT if tied else LayerKind.EMBEDDING
     if isinstance(module, nn.MultiheadAttention):
         return LayerKind.HIDDEN if "proj_weight" in place.name.rsplit(".", 1)[-1] else None
-    if not _is_linear(module) or place.name.rsplit(".", 1)[-1] != "weight":
+    if not is_linear(module) or place.name.rsplit(".", 1)[-1] != "weight":
         return None
     if module is output and module is first:
         return None  # one linear layer has no width
@@ -186,8 +191,8 @@ def _role(place: _Place, kind: LayerKind, *, output: nn.Module | None, width: in
         module_name=place.module_name,
         fan_in=1 if vector else fan_in(module, parameter),
         table=table,
-        linear_bias=vector and _is_linear(module) and parameter is getattr(module, "bias", None),
-        shared_vector=vector and not _is_linear(module) and parameter.numel() < width,
+        linear_bias=vector and is_linear(module) and parameter is getattr(module, "bias", None),
+        shared_vector=vector and not is_linear(module) and parameter.numel() < width,
         output_vector=vector and module is output,
         padding_row=module.padding_idx if isinstance(module, nn.Embedding) else None,
     )
@@ -219,9 +224,9 @@ def _checked_roles(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Laye
 
 def _output_module(model: nn.Module) -> nn.Module | None:
     output = _call(model, "get_output_embeddings")
-    if isinstance(output, nn.Module) and _is_linear(output):
+    if isinstance(output, nn.Module) and is_linear(output):
         return output
-    named = [m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] == "lm_head" and _is_linear(m)]
+    named = [m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] == "lm_head" and is_linear(m)]
     return named[-1] if named else None
 
 
@@ -237,10 +242,6 @@ def _call(model: nn.Module, method: str) -> object:
 def _is_conv1d(module: nn.Module) -> bool:
     """Recognise transformers' Conv1D (weight [in, out]) by name, also when FSDP2 has subclassed it."""
     return any(c.__name__ == "Conv1D" and c.__module__.startswith("transformers.") for c in type(module).__mro__)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or _is_conv1d(module)
 
 
 def _some(names: list[str], limit: int = 6) -> str:

@@ -15,7 +15,7 @@ from fionalm.statistics import Interval, bootstrap
 def lr_sensitivity(
     lrs: Sequence[float] | np.ndarray, losses: Sequence[float | None] | np.ndarray, initial_loss: float
 ) -> float:
-    """Return the LR sensitivity of one sweep (Wortsman et al. 2023, section 2.2).
+    """Return the LR sensitivity of one sweep (Wortsman et al. 2023, arXiv 2309.14322).
 
     The mean over the sweep's learning rates of min(loss, l0) - l*, with l* the best final loss of the sweep
     and l0 the loss at initialisation; 0 is best. The expectation is a plain mean over the learning rates

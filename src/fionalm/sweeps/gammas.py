@@ -1,6 +1,6 @@
 """Searches the constants by which the learning rates of embedding, hidden and readout layers differ.
 
-Everett et al. 2024 (section 4.2) tune them at the base width and keep them at every other.
+Everett et al. 2024 (arXiv 2407.05872) tune them at the base width and keep them at every other.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class StabilityResult:
         return cls(losses=losses, initial_losses=initial_losses, **description)
 
     def sensitivity(self) -> Interval:
-        """Return the LR sensitivity with its interval over seeds (Wortsman et al. 2023, section 2.2).
+        """Return the LR sensitivity with its interval over seeds (Wortsman et al. 2023).
 
         A seed of which a run crashed is left out, as a crash says nothing of the learning rate. NaN where
         none is left, and, with a warning, where every run diverged.

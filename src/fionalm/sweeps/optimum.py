@@ -68,7 +68,7 @@ def best_lr_slope(
             return math.nan
         x = np.log(widths)[known]
         x = x - x.mean()
-        return float(x @ best[known] / (x @ x))
+        return float(x @ (best[known] - best[known][0]) / (x @ x))
 
     return bootstrap(slope, *losses)
 

@@ -166,8 +166,8 @@ def _epsilon_correlation(results: Results, seed: int) -> float:
                     ratios.append(large / small)
     if len(gradients) < 3:
         return math.nan
-    ranks = np.array([np.argsort(np.argsort(values)) for values in (gradients, ratios)])
-    return float(np.corrcoef(ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)) for values in (gradients, ratios))
+    return float(np.asarray(np.corrcoef(first, second))[0, 1])
 
 
 def _groups(results: Results, width: int, seed: int, lr: float) -> list[str]:
