@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from fionalm.optim import AdamAtan2
+from fionalm.optim import AdamAtan2, atan2_updates
 from fionalm.optim.atan2_updates import CHUNK, arctan2
 
 # Torch's own, while its compiler is imported.
@@ -140,6 +140,15 @@ def test_arctan2_is_accurate() -> None:
     edges_x = torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0])
     torch.testing.assert_close(arctan2(edges_y, edges_x), torch.atan2(edges_y, edges_x), rtol=1e-6, atol=0)
     assert arctan2(torch.tensor([math.nan, 1.0]), torch.tensor([1.0, math.nan])).isnan().all()
+
+
+def test_numpys_and_torchs_arctan_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    grads = random_grads(3, (1000,))
+    results = []
+    for numpy_is_faster in (False, True):
+        monkeypatch.setattr(atan2_updates, "_numpy_is_faster", lambda _, answer=numpy_is_faster: answer)
+        results.append(trained(grads, foreach=False))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0)
 
 
 def test_gradients_that_are_not_numbers_show() -> None:

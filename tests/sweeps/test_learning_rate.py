@@ -205,3 +205,5 @@ def test_probes_are_part_of_the_trial_only_where_they_measure() -> None:
     assert training_trial(probed) != training_trial(probed, probes=("stability",))
     with pytest.raises(UserError, match="did you mean 'stability'"):
         training_trial(probed, probes=("stabilty",))
+    with pytest.raises(UserError, match="expected one of the two"):
+        training_trial(probed, probes=("alignment", "alignment_terms"))

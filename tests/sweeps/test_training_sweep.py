@@ -70,3 +70,15 @@ def test_diverging_run_is_a_result(base: TrainConfig, tmp_path: Path) -> None:
     (outcome,) = run_sweep([training_trial(wild)], store=TrialStore(tmp_path / "trials"), executor="serial", quiet=True)
     assert outcome.status == "finished" and outcome.result is not None
     assert outcome.result["diverged"] is True and outcome.result["final_loss"] is None
+
+
+def test_alignment_terms_are_measured_over_time(base: TrainConfig) -> None:
+    trial = training_trial(base, probes=("alignment_terms",))
+    measured = {row["step"]: row for row in run(trial.config)["metrics"] if "alignment/weight/lm_head" in row}
+    assert list(measured) == [0, 3]
+    for row in measured.values():
+        terms = {name.split("/")[1] for name in row if name.startswith("alignment/")}
+        assert terms == {"weight", "update", "alpha", "omega", "u"}
+        layers = {name.split("/")[2] for name in row if name.startswith("alignment/")}
+        assert layers == {"blocks.0.attn.qkv", "blocks.0.attn.out", "blocks.0.mlp.up", "blocks.0.mlp.down", "lm_head"}
+    assert measured[0] != measured[3]

@@ -114,7 +114,7 @@ def _arctan_(x: Tensor) -> None:
 @functools.cache
 def _numpy_is_faster(threads: int) -> bool:
     """Say whether numpy has a vectorised arctan for this CPU, over three times as fast as torch's, on one thread."""
-    introspect = getattr(np.lib, "introspect", None)  # since numpy 2.2
+    introspect = getattr(np.lib, "introspect", None)  # which older versions lack
     if introspect is None or threads > 3:
         return False
     kernel = introspect.opt_func_info("^arctan$", "float32").get("arctan", {}).get("ff", {})

@@ -40,12 +40,12 @@ def build_optimizer(
     Raises:
         UserError: no parameters, or what the optimizer refuses.
     """
-    entries = list(param_groups)
+    entries: list[Any] = list(param_groups)
     if any(not isinstance(entry, dict) for entry in entries):
         entries = [{"params": entries}]
     groups = []
     for entry in entries:
-        for group in _split_by_decay(dict(entry), config.weight_decay):  # pyright: ignore[reportArgumentType]
+        for group in _split_by_decay(dict(entry), config.weight_decay):
             group.setdefault("lr", config.lr)
             if group.pop("independent_weight_decay", config.independent_weight_decay):
                 group["weight_decay"] = independent_weight_decay(group["weight_decay"], group["lr"])

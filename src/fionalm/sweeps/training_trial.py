@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from fionalm.errors import choice_error
+from fionalm.errors import UserError, choice_error
 from fionalm.sweeps.trial import Trial
 from fionalm.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PROBES = ("stability", "alignment")
+"""What measures unless a trial says otherwise."""
+ALL_PROBES = (*PROBES, "alignment_terms")
+"""`alignment_terms` measures all five terms of `AlignmentProbe` on a fixed batch of held-out text."""
 
 
 def training_trial(config: TrainConfig, *, probes: Sequence[str] = PROBES) -> Trial:
@@ -17,14 +24,16 @@ def training_trial(config: TrainConfig, *, probes: Sequence[str] = PROBES) -> Tr
 
     Args:
         config: with a `probe_every` over 0 for the probes to measure.
-        probes: names among `PROBES`, whose metrics join the result's.
+        probes: names among `ALL_PROBES`, whose metrics join the result's.
 
     Raises:
         UserError: an unknown probe.
     """
     for name in probes:
-        if name not in PROBES:
-            raise choice_error("probe", name, PROBES)
+        if name not in ALL_PROBES:
+            raise choice_error("probe", name, ALL_PROBES)
+    if {"alignment", "alignment_terms"} <= set(probes):
+        raise UserError("probes 'alignment' and 'alignment_terms' name their metrics alike: expected one of the two")
     values = config.to_dict()
     if config.probe_every:
         values["probes"] = sorted(probes)
@@ -36,10 +45,22 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     from fionalm.scaling import AlignmentProbe, StabilityProbe
     from fionalm.training import train
 
-    known = {"stability": StabilityProbe, "alignment": AlignmentProbe}
     values = dict(values)
-    probes = [known[name] for name in values.pop("probes", ())]
-    return train(TrainConfig.from_dict(values), probes=probes, quiet=True).to_dict()
+    names = values.pop("probes", ())
+    config = TrainConfig.from_dict(values)
+    known: dict[str, Any] = {"stability": StabilityProbe, "alignment": AlignmentProbe}
+    if "alignment_terms" in names:
+        known["alignment_terms"] = partial(AlignmentProbe, probe_batch=_held_out_batch(config))
+    return train(config, probes=[known[name] for name in names], quiet=True).to_dict()
+
+
+def _held_out_batch(config: TrainConfig) -> Tensor:
+    """Return token ids [batch, seq] of the validation text, or of the training text where that is too short."""
+    from fionalm.data import evaluation_batches, load_corpus
+
+    corpus, seq_len = load_corpus(config.data), config.data.seq_len
+    tokens = corpus.validation if len(corpus.validation) > seq_len else corpus.train
+    return evaluation_batches(tokens, config.batch_size, seq_len, 1)[0][:, :-1]
 
 
 def expected_seconds(config: TrainConfig) -> float:
