@@ -118,7 +118,14 @@ def _show(result: StabilityResult, groups: Sequence[Sequence[Result]], opened: A
     from fionalm.report.wording import format_interval, format_number
 
     seen = [observed(group) for group in groups]
-    names = ["learning rate", "final losses (nats)", "diverged", "spikes", "largest attention logit", "log Z"]
+    names = [
+        "learning rate",
+        "final losses (nats)",
+        "diverged",
+        "spikes",
+        "largest attention logit",
+        "log Z farthest from 0",
+    ]
     rows = [
         [lr, " ".join(map(_loss, losses)), found["diverged"], found["spikes"], found["attn_logit_max"], found["log_z"]]
         for lr, losses, found in zip(result.lrs, result.losses, seen, strict=True)

@@ -20,6 +20,9 @@ from torch import Tensor
 # operation wrote is still in the cache for the next.
 CHUNK = 2**18
 
+# Tensors of one size that a call of the compiled kernel treats: each call costs as much as 10,000 elements.
+BATCH = 4
+
 
 class UpdateScalars(NamedTuple):
     """The numbers of one step of one group."""
@@ -146,24 +149,39 @@ def update_foreach(tensors: Tensors, scalars: UpdateScalars) -> None:
 
 
 def update_compiled(tensors: Tensors, scalars: UpdateScalars) -> None:
-    """Update tensor by tensor with one compiled kernel; numbers are tensors to it, so none recompiles it."""
+    """Update with a compiled kernel, one for single tensors and one for batches of a size.
+
+    Sizes are symbols to it and numbers are tensors, so that none of them compiles it again.
+    """
     # At least float32, in which a smaller parameter is updated as well.
     dtype = torch.promote_types(tensors.params[0].dtype, torch.float32)
     values = (1 - scalars.beta1, 1 - scalars.beta2, scalars.corrected_slope, scalars.size, scalars.keep)
     inputs = [torch.tensor(value, dtype=dtype) for value in values]
     kernel = _kernel()
+    rows_by_size: dict[int, list[tuple[Tensor, ...]]] = {}
     for row in tensors.rows():
         if row[0].numel() > 1 and all(tensor.is_contiguous() for tensor in row):
-            kernel(*(tensor.view(-1) for tensor in row), *inputs)
+            rows_by_size.setdefault(row[0].numel(), []).append(tuple(tensor.view(-1) for tensor in row))
         else:  # each rank, and the size 1, would be compiled again
             update_foreach(Tensors(*([tensor] for tensor in row)), scalars)
+    for rows in rows_by_size.values():
+        batched = len(rows) - len(rows) % BATCH
+        for start in range(0, batched, BATCH):
+            kernel(rows[start : start + BATCH], *inputs)
+        for row in rows[batched:]:
+            kernel([row], *inputs)
 
 
 @functools.cache
 def _kernel() -> Callable[..., None]:
     # Products and sums in one instruction, which the CPU compiler is not allowed by default.
     options: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "fast"}
-    return torch.compile(_update_elements, dynamic=True, options=options)
+    return torch.compile(_update_rows, dynamic=True, options=options)
+
+
+def _update_rows(rows: list[tuple[Tensor, Tensor, Tensor, Tensor]], *numbers: Tensor) -> None:
+    for row in rows:
+        _update_elements(*row, *numbers)
 
 
 def _update_elements(
