@@ -114,3 +114,23 @@ def test_diverged_result_survives_json() -> None:
     text = json.dumps(result.to_dict(), allow_nan=False)
     assert json.loads(text)["final_loss"] is None
     assert TrainResult.from_dict(json.loads(text)) == result
+
+
+def test_a_mistake_before_anything_was_kept_leaves_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "first"
+    with pytest.raises(UserError), RunFolder.open(path, {"corpus": "typo"}) as folder:
+        folder.write_json("environment.json", {})
+        raise UserError("no such corpus")
+    assert not (tmp_path / "runs").exists()
+    with RunFolder.open(path, {"corpus": "mended"}) as folder:
+        folder.append({"step": 0})
+    with pytest.raises(UserError), RunFolder.open(path, {"corpus": "mended"}):
+        raise UserError("the disk is full")
+    assert (path / "metrics.jsonl").exists() and (path / "config.json").exists()
+
+
+def test_a_mistake_keeps_what_was_there_before(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError), RunFolder.open(tmp_path, {"a": 1}):
+        raise UserError("no such corpus")
+    assert (tmp_path / "notes.txt").read_text() == "mine"

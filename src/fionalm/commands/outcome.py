@@ -7,12 +7,10 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from fionalm.errors import UserError
 
 if TYPE_CHECKING:
     from fionalm.report import Chart, Section
@@ -64,31 +62,10 @@ def diagnosis(out: Path, title: str, settings: Mapping[str, Any]) -> Iterator[Di
     """
     from fionalm.training import RunFolder, environment
 
-    with nothing_left_of_mistakes(out), RunFolder.open(out, {"title": title, **settings}) as folder:
+    with RunFolder.open(out, {"title": title, **settings}) as folder:
         command = shlex.join(["fiona", *sys.argv[1:]])
         folder.write_json("environment.json", {**environment(), "command": command})
         yield Diagnosis(folder)
-
-
-@contextmanager
-def nothing_left_of_mistakes(out: Path) -> Iterator[None]:
-    """Take back a new run folder's configuration if a mistake ends the run before it has anything to keep.
-
-    Else the command with the mistake mended would be told that the folder is of another run.
-    """
-    known = (out / "config.json").exists()
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        yield
-    except UserError:
-        kept = ("metrics.jsonl", "checkpoints", RESULT_FILE)
-        if not known and not any((out / name).exists() for name in kept):
-            with suppress(OSError):
-                for name in ("config.json", "environment.json"):
-                    (out / name).unlink(missing_ok=True)
-                for folder in new:
-                    folder.rmdir()
-        raise
 
 
 def columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -44,13 +44,11 @@ def train(
     if device is not None and device.split(":")[0] not in DEVICES:
         raise choice_error("device", device, DEVICES)
     from fionalm.commands.models import fitted
-    from fionalm.commands.outcome import nothing_left_of_mistakes
     from fionalm.training import train as run
 
     chosen = from_anywhere(fitted(config))
     chosen = replace(chosen, parameterization=width.config(chosen.model.d_model))
-    with nothing_left_of_mistakes(out):
-        result = run(chosen, out=out, quiet=quiet, device=device)
+    result = run(chosen, out=out, quiet=quiet, device=device)
     ending = "diverged" if result.diverged else f"final loss {result.final_loss:.4f} nats"
     print(f"{ending} after {result.steps} steps, {result.tokens_per_second:,.0f} tokens/s: {out.resolve()}")
     print(f"figure: {_figure(result, out).resolve()}")

@@ -15,8 +15,7 @@ class DataConfig:
     """A text corpus: where it comes from, how it is tokenised, split and cut into sequences."""
 
     source: str = "stdlib"
-    """`stdlib` (the running Python's standard library), a file, a folder (its .txt, .py, .md and .jsonl
-    files) or `hf:NAME[:CONFIG]` (a Hugging Face dataset by name or local folder, streamed)."""
+    """stdlib (Python's own library), a file, a folder (its .txt, .py, .md, .jsonl), or hf:NAME[:CONFIG], streamed."""
     text_field: str = "text"
     """Column that holds the text, in .jsonl files and Hugging Face datasets."""
     vocab_size: int = 4096

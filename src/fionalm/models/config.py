@@ -38,9 +38,13 @@ class DecoderConfig:
     """Shape and switches of a decoder-only Transformer; the defaults are training-instabilities' model."""
 
     vocab_size: int = 4096
+    """Rows of the token table and of the head."""
     d_model: int = 256
+    """Width of the residual stream."""
     n_layers: int = 6
+    """Blocks of attention and MLP."""
     n_heads: int = 4
+    """Query heads of a block."""
     n_kv_heads: int | None = None
     """Heads of keys and values, each shared by n_heads / n_kv_heads queries. None: n_heads."""
     head_dim: int | None = None
@@ -48,18 +52,25 @@ class DecoderConfig:
     d_ff: int | None = None
     """Width inside the MLP. None: 4 * d_model."""
     max_seq_len: int = 1024
+    """Positions at most."""
     norm: NormName = "layernorm"
+    """layernorm or rmsnorm, before attention and MLP and at the end."""
     norm_bias: bool = False
     """LayerNorm's bias; RMSNorm has none."""
     norm_eps: float = 1e-6
+    """Added to the variance inside norms."""
     positions: PositionsName = "rotary"
+    """rotary, or a learned table."""
     rope_theta: float = 10000.0
+    """Base of the rotary wavelengths."""
     rope_scaling: RopeScaling | None = None
+    """Stretching of the rotary frequencies for longer sequences."""
     mlp: MlpName = "gelu"
     """`gelu`: down(gelu(up x)); `silu_gated`: down(silu(gate x) * up x)."""
     qk_norm: bool = False
     """Normalise queries and keys per head, with parameters that the heads share."""
     tie_embeddings: bool = False
+    """Use the token table as the head."""
     bias: bool = False
     """A bias on every linear layer but the head."""
     attention_bias: bool | None = None

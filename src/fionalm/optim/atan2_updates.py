@@ -53,13 +53,13 @@ class Tensors(NamedTuple):
 
     def append(self, param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
         """Add a parameter; of a DTensor add this process's shard, for the update is elementwise."""
-        placements = getattr(param, "placements", None)
-        if placements is not None and getattr(grad, "placements", None) not in (None, placements):
-            grad = grad.redistribute(placements=placements)  # pyright: ignore[reportAttributeAccessIssue]
+        row: Any = (param, grad, exp_avg, exp_avg_sq)
+        if hasattr(param, "placements"):
+            row = [tensor.redistribute(placements=row[0].placements).to_local() for tensor in row]
         if grad.dtype != param.dtype:
-            grad = grad.to(param.dtype)
-        for tensors, tensor in zip(self, (param, grad, exp_avg, exp_avg_sq), strict=True):
-            tensors.append(tensor.to_local() if hasattr(tensor, "to_local") else tensor)  # pyright: ignore
+            row = (row[0], row[1].to(param.dtype), *row[2:])
+        for tensors, tensor in zip(self, row, strict=True):
+            tensors.append(tensor)
 
     def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Iterate over the parameters that have any elements."""
@@ -68,16 +68,17 @@ class Tensors(NamedTuple):
 
 def update_tensorwise(tensors: Tensors, scalars: UpdateScalars) -> None:
     """Update one tensor after the other: the fastest without a compiler on a CPU, and needs next to no memory."""
+    step = torch.full((), float(scalars.step), device=tensors.params[0].device)
     for row in tensors.rows():
         if all(tensor.is_contiguous() for tensor in row):
             for chunk in _chunks(row):
-                _update_contiguous(*chunk, scalars)
+                _update_contiguous(*chunk, step, scalars)
         else:
             update_foreach(Tensors(*([tensor] for tensor in row)), scalars)
 
 
 def _update_contiguous(
-    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, scalars: UpdateScalars
+    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, step: Tensor, scalars: UpdateScalars
 ) -> None:
     # torch's fused Adam reads everything once. Given zeros for parameters and a rate of -1/b, it updates both
     # moments and leaves mh / (b sqrt(vh)), of which the arc tangent is wanted. The smallest normal number as its
@@ -89,7 +90,7 @@ def _update_contiguous(
         [exp_avg],
         [exp_avg_sq],
         [],
-        [torch.full((), float(scalars.step), device=param.device)],
+        [step],
         lr=-1 / scalars.slope,
         beta1=scalars.beta1,
         beta2=scalars.beta2,
@@ -161,7 +162,9 @@ def update_compiled(tensors: Tensors, scalars: UpdateScalars) -> None:
     rows_by_size: dict[int, list[tuple[Tensor, ...]]] = {}
     for row in tensors.rows():
         if row[0].numel() > 1 and all(tensor.is_contiguous() for tensor in row):
-            rows_by_size.setdefault(row[0].numel(), []).append(tuple(tensor.view(-1) for tensor in row))
+            # Detached, for parameters may share memory: then an update makes autograd distrust views of others.
+            flat = (row[0].detach().view(-1), *(tensor.view(-1) for tensor in row[1:]))
+            rows_by_size.setdefault(row[0].numel(), []).append(flat)
         else:  # each rank, and the size 1, would be compiled again
             update_foreach(Tensors(*([tensor] for tensor in row)), scalars)
     for rows in rows_by_size.values():

@@ -221,11 +221,7 @@ def measured_alignment(
 
 
 def _linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    return {
-        clean_name(name): module
-        for name, module in unwrap(model).named_modules()
-        if is_linear(module)
-    }
+    return {clean_name(name): module for name, module in unwrap(model).named_modules() if is_linear(module)}
 
 
 def _fan_in_first(layer: nn.Module) -> Tensor:

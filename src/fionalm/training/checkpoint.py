@@ -8,6 +8,7 @@ any moment leaves the last whole one in place. Importing this takes over a secon
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -205,7 +206,14 @@ def _writing(final: Path, unfinished: Path) -> Iterator[None]:
             raise write_error(final, error) from error
         causes = [failure[0] for failure in error.failures.values()]
         known = next((cause for cause in causes if isinstance(cause, OSError)), None)
-        raise write_error(final, known or OSError(str(causes[0]))) from error
+        raise write_error(final, known or _os_error(causes[0])) from error
+
+
+def _os_error(cause: BaseException) -> OSError:
+    # torch's writer reports a short write, which is what a full disk gives, as a failed assertion of its own.
+    if "inline_container" in str(cause):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(str(cause))
 
 
 @contextmanager

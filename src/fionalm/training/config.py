@@ -29,8 +29,7 @@ class TrainConfig:
     parameterization: ParameterizationConfig | None = None
     """How width sets initial weights and each layer's learning rate. None: the model's own, one learning rate."""
     model_path: str | None = None
-    """A model in place of `model`, by `fionalm.models.load_model`: a folder or GGUF file (trained on from its weights),
-    a configuration's .json file of any `transformers` causal model (fresh weights), or hf:NAME."""
+    """A model in place of `model`: a folder, a GGUF file, a transformers config.json (fresh weights), or hf:NAME."""
     batch_size: int = 16
     """Sequences in one update, over all processes and accumulation steps."""
     steps: int = 200

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +66,26 @@ def _gather(model: nn.Module) -> dict[str, Any]:
 
 
 def _save(model: Any, weights: dict[str, Any] | None, folder: Path) -> None:
-    if weights is None:
+    if not isinstance(model, Decoder):
+        with _no_progress_of_transformers():
+            model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
+    elif weights is None:
         model.save_pretrained(folder)
-    elif isinstance(model, Decoder):
+    else:
         with torch.device("meta"):
             whole = Decoder(model.config)
         whole.load_state_dict(weights, assign=True)
         whole.save_pretrained(folder)
-    else:
-        model.save_pretrained(folder, state_dict=weights)
+
+
+@contextmanager
+def _no_progress_of_transformers() -> Iterator[None]:
+    logging = getattr(getattr(sys.modules.get("transformers"), "utils", None), "logging", None)
+    if logging is None or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

@@ -25,6 +25,8 @@ class RunFolder:
         self.path = path
         self._lock = _lock(path)
         self._metrics: Any = None
+        self._made: list[Path] | None = None
+        """If this opening began the run: the folders that it made for it, deepest first."""
 
     @classmethod
     def open(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
@@ -38,6 +40,7 @@ class RunFolder:
             UserError: the folder is of another configuration, in use, or cannot be written.
         """
         path = Path(path)
+        absent = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -49,6 +52,7 @@ class RunFolder:
                 if folder.metrics_path.exists():
                     raise UserError(f"{path} has a metrics.jsonl but no config.json: expected a new or a run's folder")
                 folder.write_json("config.json", config)
+                folder._made = absent
             elif changed := _differences(known, json.loads(json.dumps(config))):
                 raise UserError(
                     f"{path} is the folder of another run, whose {changed[0]}"
@@ -131,8 +135,20 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is not None and issubclass(kind, UserError) and self._made is not None:
+            self._take_back(self._made)
+
+    def _take_back(self, made: list[Path]) -> None:
+        """Remove a run that a mistake ended before it had anything to keep: the mended one may have the folder."""
+        begun = {"config.json", "environment.json"}
+        with contextlib.suppress(OSError):
+            if {entry.name for entry in self.path.iterdir()} <= begun:
+                for name in begun:
+                    (self.path / name).unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()
 
     def _close_metrics(self) -> None:
         if self._metrics is not None:
