@@ -5,6 +5,7 @@
 Both train the same configurations, which differ in seed and learning rate. Rounds are interleaved, so that a
 change of the machine's speed meets both; medians are compared. Workers are started before the clock: their
 start, once a sweep, is printed beside. Target: at least 1.4 times at width 64 or less on two cores.
+`benchmarks/stacking.py` measures the alternative, members stacked into one batched model, which did not win.
 """
 
 from __future__ import annotations

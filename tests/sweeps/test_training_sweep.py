@@ -82,3 +82,16 @@ def test_alignment_terms_are_measured_over_time(base: TrainConfig) -> None:
         layers = {name.split("/")[2] for name in row if name.startswith("alignment/")}
         assert layers == {"blocks.0.attn.qkv", "blocks.0.attn.out", "blocks.0.mlp.up", "blocks.0.mlp.down", "lm_head"}
     assert measured[0] != measured[3]
+
+
+def test_a_changed_text_is_another_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one two three\n" * 50)
+    config = TrainConfig(data=DataConfig(source=str(text)))
+    first = training_trial(config)
+    assert training_trial(config).hash == first.hash
+    monkeypatch.chdir(tmp_path)
+    assert training_trial(replace(config, data=DataConfig(source="text.txt"))).hash == first.hash
+    text.write_text("four five six\n" * 51)
+    assert training_trial(config).hash != first.hash
+    assert "files" not in training_trial(TrainConfig()).config

@@ -16,8 +16,6 @@ from fionalm.commands.options import (
     SweepOptions,
     WidthOptions,
     announce,
-    from_anywhere,
-    trial_store,
 )
 from fionalm.errors import UserError, require
 from fionalm.training.config import TrainConfig
@@ -60,13 +58,13 @@ def gamma_search(
     from fionalm.commands.outcome import diagnosis
     from fionalm.sweeps import gamma_search as search
 
-    base = from_anywhere(with_model(config, model))
+    base = with_model(config, model).with_absolute_paths()
     base = replace(base, parameterization=width.config(base.model.d_model))
-    store, seeds = trial_store(base), range(base.seed, base.seed + sweep.seeds)
+    seeds = range(base.seed, base.seed + sweep.seeds)
     settings = {"trials": trials, "low": low, "high": high, "seeds": sweep.seeds, "config": base.to_dict()}
     with diagnosis(out, "Search of per-layer learning-rate constants", settings) as opened:
-        announce([base] * (trials * sweep.seeds), store, sweep)
-        result = search(base, trials=trials, seeds=seeds, low=low, high=high, store=store, **sweep.how)
+        announce([base] * (trials * sweep.seeds), sweep)
+        result = search(base, trials=trials, seeds=seeds, low=low, high=high, **sweep.how)
         _show(result, opened)
 
 

@@ -19,10 +19,8 @@ from fionalm.commands.options import (
     WidthOptions,
     Widths,
     announce,
-    from_anywhere,
     optimizer_name,
     positive,
-    trial_store,
 )
 from fionalm.errors import UserError
 from fionalm.training.config import TrainConfig
@@ -63,16 +61,16 @@ def lr_transfer(
 
     positive("--lrs", lrs)
     positive("--widths", widths)
-    base = replace(_scalable(from_anywhere(config), model), parameterization=None)
+    base = replace(_scalable(config.with_absolute_paths(), model), parameterization=None)
     base = replace(base, parameterization=width.config(base.model.d_model))
     name = base.optimizer.name if optimizer is None else optimizer_name(optimizer)
     base = replace(base, optimizer=replace(base.optimizer, name=name))  # pyright: ignore[reportArgumentType]
     scaled = [replace(base, model=scale_config(base.model, one)) for one in sorted(set(widths))]
-    store, seeds = trial_store(base), range(base.seed, base.seed + sweep.seeds)
+    seeds = range(base.seed, base.seed + sweep.seeds)
     settings = {"widths": list(widths), "lrs": list(lrs), "seeds": sweep.seeds, "config": base.to_dict()}
     with diagnosis(out, "Learning-rate transfer across widths", settings) as opened:
-        announce(scaled * (len(set(lrs)) * sweep.seeds), store, sweep)
-        result = transfer(base, widths, lrs, seeds, store=store, **sweep.how)
+        announce(scaled * (len(set(lrs)) * sweep.seeds), sweep)
+        result = transfer(base, widths, lrs, seeds, **sweep.how)
         _show(result, opened)
 
 

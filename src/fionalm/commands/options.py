@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -18,9 +17,6 @@ from fionalm.errors import UserError, choice_error
 from fionalm.models.config import DecoderConfig
 from fionalm.scaling.config import ParameterizationConfig
 from fionalm.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from fionalm.sweeps import TrialStore
 
 T = TypeVar("T")
 Positional = tyro.conf.Positional
@@ -181,37 +177,10 @@ def is_train_config(path: Path) -> bool:
     return isinstance(values, dict) and "model_type" not in values and bool(values) and values.keys() <= parts
 
 
-def from_anywhere(config: TrainConfig) -> TrainConfig:
-    """Make the paths in a configuration absolute, so that it means the same from every folder."""
-
-    def absolute(name: str | None) -> str | None:
-        return name if name in (None, "stdlib") or not Path(name).exists() else str(Path(name).resolve())
-
-    data = replace(config.data, source=absolute(config.data.source), tokenizer=absolute(config.data.tokenizer))  # pyright: ignore[reportArgumentType]
-    return replace(config, data=data, model_path=absolute(config.model_path))
-
-
-def trial_store(config: TrainConfig) -> TrialStore:
-    """Return the store for runs of `config`: another one for every state of the files that the runs read.
-
-    A trial is known by its configuration, which names a text or a model and does not hold it.
-    """
-    from fionalm.paths import home
-    from fionalm.sweeps import TrialStore
-
-    named = (config.data.source.removeprefix("hf:"), config.data.tokenizer, config.model_path)
-    paths = [Path(name) for name in named if name is not None and name != "stdlib" and Path(name).exists()]
-    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
-    if not files:
-        return TrialStore()
-    state = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-    return TrialStore(home() / "trials" / f"files-{hashlib.sha256(state.encode()).hexdigest()[:16]}")
-
-
-def announce(configs: list[TrainConfig], store: TrialStore, sweep: SweepOptions) -> None:
+def announce(configs: list[TrainConfig], sweep: SweepOptions) -> None:
     """Say how much will be trained, before it begins."""
     from fionalm.report.wording import format_seconds
-    from fionalm.sweeps import available_cores
+    from fionalm.sweeps import TrialStore, available_cores
     from fionalm.sweeps.training_trial import expected_seconds
 
     if sweep.quiet:
@@ -222,4 +191,4 @@ def announce(configs: list[TrainConfig], store: TrialStore, sweep: SweepOptions)
         workers = min(sweep.workers or available_cores(), len(configs))
         seconds = START_SECONDS + sum(map(expected_seconds, configs)) / workers
         line += f", roughly {format_seconds(seconds)} with {workers} at once"
-    print(f"{line}; finished ones are kept in {store.folder} and not run again", file=sys.stderr)
+    print(f"{line}; finished ones are kept in {TrialStore().folder} and not run again", file=sys.stderr)

@@ -19,9 +19,7 @@ from fionalm.commands.options import (
     SweepOptions,
     WidthOptions,
     announce,
-    from_anywhere,
     positive,
-    trial_store,
 )
 from fionalm.errors import UserError
 from fionalm.training.config import TrainConfig
@@ -60,21 +58,20 @@ def stability(
     from fionalm.commands.models import with_model
     from fionalm.commands.outcome import diagnosis
     from fionalm.sweeps import StabilityResult, run_sweep
-    from fionalm.sweeps.training_trial import training_trial
+    from fionalm.sweeps.training_trial import training_trials
 
     positive("--lrs", lrs)
-    base = from_anywhere(with_model(config, model))
+    base = with_model(config, model).with_absolute_paths()
     # Every loss is needed to count spikes, and a few looks at the logits cost little.
     probe_every = base.probe_every or max(1, base.steps // 20)
     base = replace(base, parameterization=width.config(base.model.d_model), log_every=1, probe_every=probe_every)
     grid, seeds = sorted(set(lrs)), range(base.seed, base.seed + sweep.seeds)
     configs = [replace(base, optimizer=replace(base.optimizer, lr=lr), seed=seed) for lr in grid for seed in seeds]
-    store = trial_store(base)
     settings = {"lrs": grid, "seeds": sweep.seeds, "config": base.to_dict()}
     with diagnosis(out, "Learning-rate stability", settings) as opened:
-        announce(configs, store, sweep)
-        trials = [training_trial(one, probes=("stability",)) for one in configs]
-        outcomes = run_sweep(trials, store=store, description="stability", **sweep.how)
+        announce(configs, sweep)
+        trials = training_trials(configs, probes=("stability",))
+        outcomes = run_sweep(trials, description="stability", **sweep.how)
         results = [outcome.result for outcome in outcomes]
         if not any(results):
             error = (outcomes[0].error or "unknown").strip().splitlines()[-1]

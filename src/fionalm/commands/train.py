@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fionalm.commands.options import Flat, Positional, WidthOptions, from_anywhere
+from fionalm.commands.options import Flat, Positional, WidthOptions
 from fionalm.errors import choice_error
 from fionalm.training.config import TrainConfig
 
@@ -46,7 +46,7 @@ def train(
     from fionalm.commands.models import fitted
     from fionalm.training import train as run
 
-    chosen = from_anywhere(fitted(config))
+    chosen = fitted(config).with_absolute_paths()
     chosen = replace(chosen, parameterization=width.config(chosen.model.d_model))
     result = run(chosen, out=out, quiet=quiet, device=device)
     ending = "diverged" if result.diverged else f"final loss {result.final_loss:.4f} nats"

@@ -31,8 +31,8 @@ class AdamAtan2(Optimizer):
     all gradients by a power of two leaves the updates the same bit for bit as long as nothing under- or
     overflows; in fp32 the second moment of gradients below 1e-19 loses digits, and vanishes below 1e-23.
 
-    Moments have the dtype of their parameter. `step` under `torch.compile` runs a kernel that is compiled once
-    for all shapes; it breaks the graph there, so `fullgraph=True` is not supported.
+    Moments have the dtype of their parameter. `step` under `torch.compile` runs a kernel that is not compiled
+    again for other shapes, rates or steps; it breaks the graph there, so `fullgraph=True` is not supported.
 
     Args:
         params: parameters or groups. A group may have its own value of everything below.

@@ -1,8 +1,8 @@
 """Three ways to compute the same Adam-atan2 step: tensor by tensor, for lists of tensors, and compiled.
 
 All three change the parameters and moments in place, and all compute every result from products, quotients and
-roots of gradients alone, with no constant that is added to them: that is what keeps the update the same bit for
-bit when all gradients are scaled by a power of two.
+roots of gradients alone, with no constant added to them but one that is lost in rounding: that is what keeps the
+update the same bit for bit when all gradients are scaled by a power of two.
 """
 
 from __future__ import annotations

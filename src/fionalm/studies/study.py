@@ -90,9 +90,9 @@ class Lab:
         Returns:
             `TrainResult.to_dict()` by key; None where a run crashed.
         """
-        from fionalm.sweeps.training_trial import training_trial
+        from fionalm.sweeps.training_trial import training_trials
 
-        trials = [training_trial(config, probes=probes) for config in configs.values()]
+        trials = training_trials(configs.values(), probes=probes)
         return dict(zip(configs, self.sweep(trials, description), strict=True))
 
     def sweep(self, trials: Sequence[Trial], description: str) -> list[dict[str, Any] | None]:

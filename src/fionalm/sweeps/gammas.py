@@ -17,7 +17,7 @@ from fionalm.scaling.config import ParameterizationConfig
 from fionalm.sweeps.executors import Executor, make_executor
 from fionalm.sweeps.run import run_sweep
 from fionalm.sweeps.store import TrialStore
-from fionalm.sweeps.training_trial import training_trial
+from fionalm.sweeps.training_trial import training_trials
 from fionalm.training.config import TrainConfig
 
 LAYERS = ("embedding", "hidden", "readout")
@@ -97,7 +97,7 @@ def gamma_search(
             asked = [search.ask() for _ in range(min(batch, trials - len(tried)))]
             sets = [{layer: one.suggest_float(layer, low, high, log=True) for layer in LAYERS} for one in asked]
             outcomes = run_sweep(
-                [training_trial(_with_gammas(base, gammas, seed)) for gammas in sets for seed in seeds],
+                training_trials(_with_gammas(base, gammas, seed) for gammas in sets for seed in seeds),
                 store=store,
                 executor=runner,
                 description=f"gamma search {len(tried)}-{len(tried) + len(sets)} of {trials}",

@@ -21,7 +21,7 @@ from fionalm.sweeps.executors import Executor
 from fionalm.sweeps.lr_results import LRTransferResult, StabilityResult
 from fionalm.sweeps.run import run_sweep
 from fionalm.sweeps.store import TrialStore
-from fionalm.sweeps.training_trial import training_trial
+from fionalm.sweeps.training_trial import training_trials
 from fionalm.training.config import TrainConfig
 
 
@@ -129,7 +129,7 @@ def _train(
     description: str,
     quiet: bool,
 ) -> list[dict[str, Any] | None]:
-    trials = [training_trial(config) for config in configs]
+    trials = training_trials(configs)
     outcomes = run_sweep(trials, store=store, executor=executor, workers=workers, description=description, quiet=quiet)
     return [outcome.result for outcome in outcomes]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fionalm.errors import UserError, choice_error
@@ -19,33 +21,51 @@ ALL_PROBES = (*PROBES, "alignment_terms")
 """`alignment_terms` measures all five terms of `AlignmentProbe` on a fixed batch of held-out text."""
 
 
-def training_trial(config: TrainConfig, *, probes: Sequence[str] = PROBES) -> Trial:
-    """Return the trial that trains `config`.
+def training_trials(configs: Iterable[TrainConfig], *, probes: Sequence[str] = PROBES) -> list[Trial]:
+    """Return the trials that train `configs`.
+
+    A trial also holds the state of the files that it reads (size and time of change): one whose text, tokenizer or
+    model changed is another trial.
 
     Args:
-        config: with a `probe_every` over 0 for the probes to measure.
+        configs: with a `probe_every` over 0 for the probes to measure.
         probes: names among `ALL_PROBES`, whose metrics join the result's.
 
     Raises:
-        UserError: an unknown probe.
+        UserError: an unknown probe, or the two of alignment together.
     """
     for name in probes:
         if name not in ALL_PROBES:
             raise choice_error("probe", name, ALL_PROBES)
     if {"alignment", "alignment_terms"} <= set(probes):
         raise UserError("probes 'alignment' and 'alignment_terms' name their metrics alike: expected one of the two")
-    values = config.to_dict()
-    if config.probe_every:
-        values["probes"] = sorted(probes)
-    return Trial(f"{__name__}:run", values, cost=expected_seconds(config))
+    trials = []
+    states: dict[tuple[str | None, ...], str] = {}
+    for config in configs:
+        config = config.with_absolute_paths()
+        values = config.to_dict()
+        if config.probe_every:
+            values["probes"] = sorted(probes)
+        read = (config.data.source, config.data.tokenizer, config.model_path)
+        if read not in states:
+            states[read] = _state(config.input_files)
+        if states[read]:
+            values["files"] = states[read]
+        trials.append(Trial(f"{__name__}:run", values, cost=expected_seconds(config)))
+    return trials
+
+
+def training_trial(config: TrainConfig, *, probes: Sequence[str] = PROBES) -> Trial:
+    """Return the trial that trains `config`; as `training_trials`, which is faster for many."""
+    return training_trials([config], probes=probes)[0]
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """Train the configuration that `training_trial` wrote down."""
+    """Train the configuration that `training_trials` wrote down."""
     from fionalm.scaling import AlignmentProbe, StabilityProbe
     from fionalm.training import train
 
-    values = dict(values)
+    values = {key: value for key, value in values.items() if key != "files"}
     names = values.pop("probes", ())
     config = TrainConfig.from_dict(values)
     known: dict[str, Any] = {"stability": StabilityProbe, "alignment": AlignmentProbe}
@@ -61,6 +81,12 @@ def _held_out_batch(config: TrainConfig) -> Tensor:
     corpus, seq_len = load_corpus(config.data), config.data.seq_len
     tokens = corpus.validation if len(corpus.validation) > seq_len else corpus.train
     return evaluation_batches(tokens, config.batch_size, seq_len, 1)[0][:, :-1]
+
+
+def _state(files: Sequence[Path]) -> str:
+    """Hash files' names, sizes and times of change; empty if there are none."""
+    lines = (f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] if files else ""
 
 
 def expected_seconds(config: TrainConfig) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -87,6 +87,25 @@ class TrainConfig:
     def tokens_per_step(self) -> int:
         """Tokens that one update learns from."""
         return self.batch_size * self.data.seq_len
+
+    def with_absolute_paths(self) -> TrainConfig:
+        """Return the config with the files that it names by absolute paths: it means the same from every folder."""
+
+        def absolute(name: str) -> str:
+            prefix, path = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
+            return prefix + str(Path(path).resolve()) if name != "stdlib" and Path(path).exists() else name
+
+        named = {"source": self.data.source, "tokenizer": self.data.tokenizer}
+        data = replace(self.data, **{key: absolute(name) for key, name in named.items() if name is not None})
+        return replace(self, data=data, model_path=self.model_path and absolute(self.model_path))
+
+    @property
+    def input_files(self) -> list[Path]:
+        """Files on this machine that the run reads: its text, tokenizer and model, but not the standard library."""
+        named = (self.data.source.removeprefix("hf:"), self.data.tokenizer, self.model_path)
+        paths = [Path(name) for name in named if name is not None and name != "stdlib"]
+        found = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
+        return sorted({file for file in found if file.is_file()})
 
     @property
     def config_hash(self) -> str:
