@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fionalm.errors import UserError
-from fionalm.sweeps import LocalExecutor, SerialExecutor, Trial, TrialStore, available_cores, run_sweep
+from fionalm.sweeps import LocalExecutor, SerialExecutor, Trial, TrialStore, available_cores, make_executor, run_sweep
 
 
 def trial(function: str, cost: float = 1.0, **config) -> Trial:
@@ -159,6 +159,10 @@ def test_unknown_executor_and_no_workers_are_refused(store: TrialStore) -> None:
         run_sweep([trial("diverged")], store=store, executor="lokal")
     with pytest.raises(UserError, match="at least one worker, not 0"):
         run_sweep([trial("diverged")], store=store, workers=0)
+    with pytest.raises(UserError, match="expected 'ray'"):
+        make_executor("local", gpus=1)
+    with pytest.raises(UserError, match="0 or more"):
+        make_executor("ray", gpus=-1)
 
 
 def test_trial_finished_elsewhere_in_the_meantime_is_not_run(store: TrialStore, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def reproduce(
     seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     executor: Literal["local", "ray"] = "local",
     workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    gpus: Annotated[float, tyro.conf.arg(metavar="N")] = 0,
     quiet: bool = False,
 ) -> None:
     """Train what a paper trained, measure its claims, and write a report.
@@ -52,7 +53,8 @@ def reproduce(
         out: run folder; default runs/STUDY-SCALE.
         seeds: random seeds of each trial; default: the scale's own.
         executor: local runs one-thread processes on this machine; ray spreads them over a cluster (extra `ray`).
-        workers: how many trials run at once; default: one a core.
+        workers: how many trials run at once; default: one a core, or as many as Ray has room for.
+        gpus: devices, or a fraction of one, that each trial reserves on Ray.
         quiet: print nothing but the summary.
     """
     from fionalm.report import print_summary, write_index
@@ -73,6 +75,7 @@ def reproduce(
             command=_command(name, scale, seeds),
             executor=executor,
             workers=workers,
+            gpus=gpus,
             quiet=quiet,
         )
         print_summary(folder)

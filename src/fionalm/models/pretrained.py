@@ -9,7 +9,7 @@ An own folder holds `config.json` (`"model_type": "fiona_decoder"` and the field
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -66,8 +66,11 @@ def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
     if values.get("model_type") in (OWN_MODEL_TYPE, *ARCHITECTURES):
         return load_decoder(path), load_model_tokenizer(path)
     if "model_type" not in values:
-        raise UserError(f"{path} is no model folder: expected config.json with a model_type, and safetensors")
-    transformers = require("transformers", "hub")
+        raise UserError(
+            f"{path} holds no model: expected config.json with a model_type, safetensors beside it, "
+            f"or a run's folder, which has its model once the run is finished"
+        )
+    transformers = _transformers_for(values, path)
     with _sentence_on_failure(f"{path} with transformers"):
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return model, load_model_tokenizer(path)
@@ -99,12 +102,15 @@ def load_decoder(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Dec
         _check_names(path, config, names, {name for stacked in sources.values() for name in stacked})
         weights = {}
         for name, stacked in sources.items():
-            weights[name] = torch.cat([read(source).to(dtype) for source in stacked])
-            if weights[name].shape != model.get_parameter(name).shape:
-                raise UserError(
-                    f"{path}: {' + '.join(stacked)} has shape {list(weights[name].shape)}, "
-                    f"where its config asks for {list(model.get_parameter(name).shape)}"
-                )
+            shape = list(model.get_parameter(name).shape)
+            rows = source_rows(name, config) if len(stacked) > 1 else None
+            parts = [read(source).to(dtype) for source in stacked]
+            for source, part, size in zip(stacked, parts, rows or shape[:1], strict=True):
+                if list(part.shape) != [size, *shape[1:]]:
+                    raise UserError(
+                        f"{path}: {source} has shape {list(part.shape)}, where its config asks for {[size, *shape[1:]]}"
+                    )
+            weights[name] = torch.cat(parts) if rows else parts[0]
     model.load_state_dict(weights, strict=False, assign=True)
     if config.tie_embeddings:
         model.lm_head.weight = model.embed.weight
@@ -223,11 +229,24 @@ def _fresh_model(path: Path, seed: int) -> nn.Module:
     if family in (OWN_MODEL_TYPE, *ARCHITECTURES):
         config = _own_config(values) if family == OWN_MODEL_TYPE else config_from_hugging_face(values)
         return Decoder(config, torch.Generator().manual_seed(seed))
-    transformers = require("transformers", "hub")
+    transformers = _transformers_for(values, path)
     with _sentence_on_failure(f"{path} with transformers"), torch.random.fork_rng():
         torch.manual_seed(seed)
         config = transformers.AutoConfig.for_model(**values)
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def _transformers_for(values: Mapping[str, Any], path: Path) -> Any:
+    """Return the module `transformers`, which has to know the config's architecture."""
+    transformers = require("transformers", "hub")
+    family = str(values["model_type"])
+    known = [OWN_MODEL_TYPE, *transformers.CONFIG_MAPPING.keys()]
+    if family not in known:
+        raise UserError(
+            f"{path} has model_type {family!r}: expected {', '.join(ARCHITECTURES)} or another one that "
+            f"transformers {transformers.__version__} knows{nearest(family, known)}"
+        )
+    return transformers
 
 
 def _load_from_hub(name: str) -> tuple[nn.Module, Any]:
@@ -242,6 +261,8 @@ def _sentence_on_failure(what: str) -> Iterator[None]:
     """Turn what `transformers` raises for bad files and names into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # tokenizers raises plain ones, and transformers almost every kind
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"cannot load {what}: {reason[0]}") from error

@@ -152,6 +152,7 @@ def reproduce(
     store: TrialStore | None = None,
     executor: Literal["local", "ray"] = "local",
     workers: int | None = None,
+    gpus: float = 0,
     quiet: bool = False,
 ) -> Path:
     """Run `study` into `folder` and return its report.
@@ -173,9 +174,10 @@ def reproduce(
         "config": asdict(config),  # pyright: ignore[reportArgumentType]
         "command": command,
     }
-    with RunFolder.open(folder, described) as run_folder, closing(make_executor(executor, workers)) as trials:
+    runner = make_executor(executor, workers, gpus=gpus)
+    with RunFolder.open(folder, described) as run_folder, closing(runner):
         run_folder.write_json("environment.json", environment())
-        lab = Lab(run_folder.path, store or TrialStore(), trials, quiet)
+        lab = Lab(run_folder.path, store or TrialStore(), runner, quiet)
         measured = study.run(config, lab)
         _check_complete(study, measured)
         write_claims(run_folder.path, measured)

@@ -31,18 +31,27 @@ class Executor(Protocol):
         ...
 
 
-def make_executor(name: str, workers: int | None = None) -> Executor:
+def make_executor(name: str, workers: int | None = None, *, gpus: float = 0) -> Executor:
     """Return the executor called `name`: `"local"`, `"ray"` or `"serial"`.
 
+    Args:
+        name: of the executor.
+        workers: trials at once; None: one a core, or as many as Ray has room for.
+        gpus: devices, or a fraction of one, that one trial reserves on Ray.
+
     Raises:
-        UserError: an unknown name, or fewer than one worker.
+        UserError: an unknown name, fewer than one worker, or devices for another executor than Ray.
     """
+    if gpus < 0:
+        raise UserError(f"{gpus:g} GPUs a trial: expected 0 or more")
+    if gpus and name != "ray":
+        raise UserError(f"{gpus:g} GPUs a trial were asked of the executor {name!r}: expected 'ray', which shares them")
     if workers is not None and workers < 1:
         raise UserError(f"a sweep needs at least one worker, not {workers}")
     if name == "local":
         return LocalExecutor(workers)
     if name == "ray":
-        return RayExecutor(workers)
+        return RayExecutor(workers, gpus=gpus)
     if name == "serial":
         return SerialExecutor()
     raise choice_error("executor", name, EXECUTORS)
