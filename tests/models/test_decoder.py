@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fionalm.errors import UserError
-from fionalm.models import Decoder, DecoderConfig, RopeScaling
+from fionalm.models import Attention, Decoder, DecoderConfig, RopeScaling
 from fionalm.models.decoder import rotary_table, rotate
 from fionalm.objectives import linear_cross_entropy
 
@@ -129,7 +130,7 @@ def test_rotated_products_depend_on_distance_only(scaling: RopeScaling | None) -
 
 
 def test_qk_are_what_attention_uses() -> None:
-    attention = make("all").blocks[1].attn
+    attention = cast(Attention, make("all").get_submodule("blocks.1.attn"))
     x = torch.randn(2, 7, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     q, k = attention.qk(x)
     assert q.shape == (2, 3, 7, 4) and k.shape == (2, 1, 7, 4)
@@ -145,11 +146,14 @@ def test_initial_weights_have_the_papers_spread() -> None:
     for embedding in (model.embed, model.positions):
         assert embedding.weight.std().item() == pytest.approx(128**-0.5, rel=0.02)
         assert embedding.weight.abs().max() > 3.5 * 128**-0.5
-    for linear in [model.lm_head, *(m for b in model.blocks for m in (b.attn.qkv, b.attn.out, b.mlp.up, b.mlp.down))]:
+    linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert len(linears) == 1 + 2 * 4
+    for linear in linears:
         std = linear.in_features**-0.5
         assert linear.weight.std().item() == pytest.approx(std, rel=0.03)
         assert linear.weight.abs().max() < 2.3 * std
         assert linear.bias is None or not linear.bias.any()
+    assert isinstance(model.norm, torch.nn.LayerNorm)
     assert (model.norm.weight == 1).all() and not model.norm.bias.any()
     assert model.lm_head.bias is None
 

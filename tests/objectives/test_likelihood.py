@@ -166,7 +166,7 @@ def test_bf16_is_near_float32_and_gives_gradients_in_the_inputs_dtype(autocast: 
     dtype = torch.float32 if autocast else torch.bfloat16
     inputs = [tensor.detach().to(dtype).requires_grad_() for tensor in (features, weight)]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss, log_z = linear_cross_entropy(*inputs, targets, z_loss=1e-2, chunk=100)
+        loss, log_z = linear_cross_entropy(inputs[0], inputs[1], targets, z_loss=1e-2, chunk=100)
     assert loss.dtype == log_z.mean.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0)
     for grad, wanted in zip(torch.autograd.grad(loss, inputs), expected_grads, strict=True):

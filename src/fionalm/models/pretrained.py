@@ -226,14 +226,16 @@ def _fresh_model(path: Path, seed: int) -> nn.Module:
         raise UserError(f"{path} is no model: expected a folder, a .gguf file or a config .json")
     values = _read_config(path)
     family = values.get("model_type", OWN_MODEL_TYPE)
-    if family in (OWN_MODEL_TYPE, *ARCHITECTURES):
-        config = _own_config(values) if family == OWN_MODEL_TYPE else config_from_hugging_face(values)
-        return Decoder(config, torch.Generator().manual_seed(seed))
-    transformers = _transformers_for(values, path)
-    with _sentence_on_failure(f"{path} with transformers"), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = transformers.AutoConfig.for_model(**values)
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # Modules draw weights of their own as they are built, from the caller's global generator if it were not kept.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if family in (OWN_MODEL_TYPE, *ARCHITECTURES):
+            config = _own_config(values) if family == OWN_MODEL_TYPE else config_from_hugging_face(values)
+            return Decoder(config, torch.Generator().manual_seed(seed))
+        transformers = _transformers_for(values, path)
+        with _sentence_on_failure(f"{path} with transformers"):
+            config = transformers.AutoConfig.for_model(**values)
+            return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def _transformers_for(values: Mapping[str, Any], path: Path) -> Any:

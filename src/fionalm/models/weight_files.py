@@ -77,13 +77,13 @@ def open_gguf(path: Path) -> GgufFile:
     """Open a GGUF file; its tensors are read dequantised to float32, in Hugging Face's order of rows.
 
     Raises:
-        UserError: no GGUF file.
+        UserError: no GGUF file, or one that was cut short.
     """
     gguf = require("gguf", "hub")
     try:
         reader = gguf.GGUFReader(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; expected a GGUF file") from error
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"cannot read {path}: {error}; expected a whole GGUF file") from error
     fields = {
         name: field.contents() for name, field in reader.fields.items() if not name.startswith(("tokenizer.", "GGUF."))
     }

@@ -7,13 +7,21 @@ The z-loss adds `z_loss * log(Z)^2` a token, Z being the softmax's normaliser, s
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 LOG2_E = math.log2(math.e)
+
+
+def _outside_of_compile(function: Function) -> Function:
+    """Break a compiled graph around `function`; torch's own decorator hides the signature from type checkers."""
+    return cast(Function, torch.compiler.disable(function))
 
 
 class LogZ(NamedTuple):
@@ -48,7 +56,6 @@ def cross_entropy_with_z_loss(
     return loss, LogZ((share * log_z).sum(), (share * log_z.square()).sum())
 
 
-@torch.compiler.disable
 def linear_cross_entropy(
     features: Tensor,
     weight: Tensor,
@@ -78,9 +85,7 @@ def linear_cross_entropy(
     features, targets = features.flatten(0, -2), targets.flatten()
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (features, weight)]
     chunk = chunk or default_chunk(weight.shape[0], features.device)
-    loss, mean, mean_square = _LinearCrossEntropy.apply(  # type: ignore[misc]
-        features, weight, targets, z_loss, chunk, ignore_index, wanted
-    )
+    loss, mean, mean_square = _apply(features, weight, targets, z_loss, chunk, ignore_index, wanted)
     return loss, LogZ(mean, mean_square)
 
 
@@ -122,6 +127,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         grads = [None if grad is None else (grad * grad_loss).to(grad.dtype) for grad in ctx.saved_tensors]
         return (*grads, None, None, None, None, None)
+
+
+# Its loop over chunks is no graph worth compiling, and breaks the graph of what calls it in one place.
+_apply: Callable[..., Any] = torch.compiler.disable(_LinearCrossEntropy.apply)  # pyright: ignore[reportAssignmentType]
 
 
 def _loss_and_gradients(
