@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 LOG2_E = math.log2(math.e)
-
-
-def _outside_of_compile(function: Function) -> Function:
-    """Break a compiled graph around `function`; torch's own decorator hides the signature from type checkers."""
-    return cast(Function, torch.compiler.disable(function))
 
 
 class LogZ(NamedTuple):
