@@ -22,12 +22,14 @@ import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.compiler.config
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
@@ -147,6 +149,9 @@ def main() -> bool:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     disable_progress_bar()
+    # A second run would report no time of compiling.
+    torch.compiler.config.force_disable_caches = True
+    warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
     print(f"batch {BATCH} x {SEQ_LEN}, vocabulary {VOCAB}, fp32, {arguments.threads} threads")
     print("  d  L  loop          tokens/s  ratio  of peak  first step  targets")
     results = []
