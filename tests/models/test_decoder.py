@@ -158,6 +158,24 @@ def test_initial_weights_have_the_papers_spread() -> None:
     assert model.lm_head.bias is None
 
 
+def test_defaults_are_training_instabilities_model() -> None:
+    model = Decoder(DecoderConfig(d_model=64, n_heads=4, n_layers=2, qk_norm=True))
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.blocks[0].named_parameters()}
+    assert shapes == {
+        "attn_norm.weight": (64,),
+        "attn.qkv.weight": (192, 64),
+        "attn.out.weight": (64, 64),
+        "attn.q_norm.weight": (16,),  # one head's: the heads share it
+        "attn.k_norm.weight": (16,),
+        "mlp_norm.weight": (64,),
+        "mlp.up.weight": (256, 64),
+        "mlp.down.weight": (64, 256),
+    }
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert len(norms) == 2 * 4 + 1 and {norm.eps for norm in norms} == {1e-6}
+    assert model.lm_head.weight is not model.embed.weight and not hasattr(model, "positions")
+
+
 def test_tied_head_is_the_embedding() -> None:
     model = Decoder(DecoderConfig(vocab_size=500, d_model=128, n_layers=1, tie_embeddings=True))
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -198,8 +216,9 @@ def test_head_replaces_the_logits() -> None:
     torch.testing.assert_close(torch.autograd.grad(loss, list(model.parameters())), expected_grads)
 
 
-def test_bf16_autocast_and_bf16_weights_are_near_float32() -> None:
-    model, ids = make("all").float(), tokens()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bf16_autocast_and_bf16_weights_are_near_float32(variant: str) -> None:
+    model, ids = make(variant).float(), tokens()
     expected = model(ids).logits
     with torch.autocast("cpu", torch.bfloat16):
         autocast = model(ids).logits

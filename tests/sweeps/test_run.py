@@ -181,6 +181,21 @@ def test_trial_finished_elsewhere_in_the_meantime_is_not_run(store: TrialStore, 
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["1"]
 
 
+def test_an_interrupted_sweep_says_what_is_kept(store: TrialStore) -> None:
+    class Interrupted(SerialExecutor):
+        def run(self, trials):
+            yield next(super().run(trials))
+            raise KeyboardInterrupt
+
+    trials = [trial("parabola", lr=0.1, seed=seed) for seed in (0, 1)]
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 trials of this sweep are in .*: the same command resumes it"):
+        run_sweep(trials, store=store, executor=Interrupted(), quiet=True)
+    assert [outcome.cached for outcome in run_sweep(trials, store=store, executor="serial", quiet=True)] == [
+        True,
+        False,
+    ]
+
+
 def test_progress_counts_trials(
     store: TrialStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

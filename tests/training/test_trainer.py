@@ -299,6 +299,7 @@ def test_compiled_run_agrees(tiny: TrainConfig, corpus: Any, monkeypatch: pytest
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     config = replace(tiny, steps=4, optimizer=OptimizerConfig(name="sgd", lr=0.1))
     eager = train(config, corpus=corpus, quiet=True)
+    torch.compiler.reset()  # what another test compiled of the same code would be taken from the cache
     counters.clear()
     compiled = train(replace(config, compile=True), corpus=corpus, quiet=True)
     assert counters["frames"]["ok"] == 2 and not counters["graph_break"]  # with and without gradients

@@ -9,6 +9,7 @@ An own folder holds `config.json` (`"model_type": "fiona_decoder"` and the field
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -235,6 +236,11 @@ def _fresh_model(path: Path, seed: int) -> nn.Module:
         transformers = _transformers_for(values, path)
         with _sentence_on_failure(f"{path} with transformers"):
             config = transformers.AutoConfig.for_model(**values)
+            vocabulary = getattr(config, "vocab_size", None) or math.inf
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                # A small vocabulary under an architecture's default ids, of which transformers warns at each use.
+                if isinstance(token := getattr(config, name, None), int) and token >= vocabulary:
+                    setattr(config, name, None)
             return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 

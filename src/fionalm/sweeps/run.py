@@ -67,12 +67,9 @@ def run_sweep(
                 _run(list(pending.values()), runner, store, outcomes, bar, retry_crashed)
         except KeyboardInterrupt:
             done = sum(trial.hash in outcomes for trial in trials)
-            print(
-                f"\nStopped: {done} of {len(trials)} trials of this sweep are finished and kept in "
-                f"{store.folder}; run the same command again to go on from there.",
-                file=sys.stderr,
-            )
-            raise
+            raise KeyboardInterrupt(
+                f"{done} of {len(trials)} trials of this sweep are in {store.folder}: the same command resumes it"
+            ) from None
         finally:
             if own:
                 runner.close()
