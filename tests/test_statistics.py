@@ -54,6 +54,13 @@ def test_few_units_are_covered_as_often_as_said(units) -> None:
     assert 0.90 <= covered / 400 <= 0.98
 
 
+def test_ends_stay_within_what_the_statistic_can_be() -> None:
+    shares = [0.9, 1.0, 1.0]
+    assert bootstrap(mean, shares).high > 1
+    bounded = bootstrap(mean, shares, bounds=(0.0, 1.0))
+    assert bounded.high == 1 and bounded.low == bootstrap(mean, shares).low
+
+
 def test_large_samples_have_the_normal_interval() -> None:
     values = np.random.default_rng(0).standard_normal(400)
     interval = bootstrap(mean, values)

@@ -34,6 +34,7 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     paired: bool = False,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Percentile bootstrap of `statistic(*samples)`, widened for small samples as the t interval is.
 
@@ -43,7 +44,7 @@ def bootstrap(
     sample, t and z the quantiles of Student's and the normal distribution: what turns the percentile
     interval of a mean into its t interval. It then covers 93% of cases at 2 units and 94 to 95% from 3 on
     (`tests/test_statistics.py`), 89% for skewed (exponential) values at 3 or 5; for large samples nothing
-    changes. The ends may lie outside the range of the data, or of what a bounded statistic can be.
+    changes. The ends may lie outside the range of the data, but not of what `bounds` says the statistic can be.
 
     Args:
         statistic: maps one array a sample to a float.
@@ -52,6 +53,7 @@ def bootstrap(
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
         paired: draw the same indices for every sample (they share axis 0).
+        bounds: smallest and largest value that the statistic can have; an end beyond is put there.
 
     Returns:
         The statistic of the data and the interval. Resamples whose statistic is not finite are
@@ -86,7 +88,8 @@ def bootstrap(
         return Interval(estimate, math.nan, math.nan)
     low, middle, high = np.quantile(finite, [(1 - level) / 2, 0.5, (1 + level) / 2])
     stretch = _small_sample_stretch(level, min(size for size in sizes if size > 1))
-    return Interval(estimate, float(middle - stretch * (middle - low)), float(middle + stretch * (high - middle)))
+    ends = np.array([middle - stretch * (middle - low), middle + stretch * (high - middle)]).clip(*bounds)
+    return Interval(estimate, float(ends[0]), float(ends[1]))
 
 
 def student_t_quantile(probability: float, degrees: int) -> float:

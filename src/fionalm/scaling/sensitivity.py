@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -74,7 +75,14 @@ def lr_sensitivity_interval(
     if np.isnan(sensitivities).all():
         _warn_all_diverged(sensitivities.size * len(lrs), initial_loss)
         return Interval(np.nan, np.nan, np.nan)
-    return bootstrap(lambda drawn: float(drawn.mean()), sensitivities, level=level, resamples=resamples, seed=seed)
+    return bootstrap(
+        lambda drawn: float(drawn.mean()),
+        sensitivities,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+        bounds=(0.0, math.inf),
+    )
 
 
 def _sensitivities(lrs: Any, losses_by_seed: Any, initial_loss: Any) -> np.ndarray:

@@ -99,7 +99,7 @@ def largest_shift(
         best = np.array([best_log_lr(lrs, drawn, interpolate=interpolate) for drawn in by_width])
         return float(np.abs(best - best[base]).max() / step)
 
-    return bootstrap(shift, *losses)
+    return bootstrap(shift, *losses, bounds=(0.0, math.inf))
 
 
 def mean_over_seeds(losses: np.ndarray) -> np.ndarray:

@@ -57,13 +57,13 @@ def preset(scale: Scale) -> ScalingExponentsConfig:
             epsilons=(1e-8, 1e-3),
         )
     if scale == "quick":
-        lrs = tuple(2.0**power for power in range(-9, -3))
+        lrs = tuple(2.0**power for power in range(-8, -3))
         return replace(
             laptop,
             widths=(12, 24, 48, 96),
             base_width=24,
             steps=60,
-            seeds=2,
+            seeds=3,
             lrs=lrs,
             global_lrs=lrs,
             epsilons=(1e-12, 1e-5, 1e-3),

@@ -76,7 +76,8 @@ def measure_claims(results: Results) -> Iterator[Measured]:
     gradients = np.stack([_trained_gradient(results, width) for width in config.widths], axis=1)
     yield measure(BY_ID["gradients-shrink"], _slope(np.log(sizes(results)), gradients), n=seeds)
     correlations = np.array([_epsilon_correlation(results, seed) for seed in results.seeds])
-    yield measure(BY_ID["epsilon-shrinks-smallest-first"], _mean(correlations), n=seeds)
+    mean = bootstrap(lambda drawn: float(drawn.mean()), correlations, bounds=(-1.0, 1.0))
+    yield measure(BY_ID["epsilon-shrinks-smallest-first"], mean, n=seeds)
 
 
 def sizes(results: Results) -> np.ndarray:
@@ -126,7 +127,7 @@ def _prediction_factor(results: Results) -> Interval:
         ]
         return math.exp(float(np.median(errors))) if errors else math.nan
 
-    return bootstrap(factor, np.arange(results.config.seeds), resamples=200)
+    return bootstrap(factor, np.arange(results.config.seeds), resamples=200, bounds=(1.0, math.inf))
 
 
 def _log_z_gain(results: Results, cure: Arm, width: int) -> Interval:

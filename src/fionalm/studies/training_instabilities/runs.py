@@ -105,7 +105,7 @@ def preset(scale: Scale) -> TrainingInstabilitiesConfig:
             arm_width=32,
             n_layers=2,
             steps=60,
-            seeds=2,
+            seeds=3,
             lrs=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
             probe_every=6,
         )
