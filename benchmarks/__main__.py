@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
 def main(names: list[str]) -> int:
-    """Run the benchmarks called `names`; return 2 for an unknown one, 1 if any failed."""
+    """Run the benchmarks called `names`; return 2 for an unknown one, 1 if any failed or missed a target."""
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         print(f"unknown benchmark {unknown[0]!r}: expected one of {', '.join(NAMES)}", file=sys.stderr)
@@ -31,7 +31,7 @@ def main(names: list[str]) -> int:
         if subprocess.run([sys.executable, FOLDER / f"{name}.py"], env=environment, check=False).returncode:
             failed.append(name)
     if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"failed, or missed a target: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
