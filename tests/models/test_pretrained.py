@@ -305,7 +305,8 @@ def test_fresh_models_from_a_config_are_seeded(tmp_path: Path) -> None:
         assert torch.equal(logits, again.eval()(tokens()).logits)
         assert not torch.allclose(logits, other.eval()(tokens()).logits)
         assert torch.equal(torch.get_rng_state(), before)
-    assert first.config.bos_token_id is None  # GPT-2's own is 50256, beyond this vocabulary
+    config: Any = first.config
+    assert config.bos_token_id is None  # GPT-2's own is 50256, beyond this vocabulary
 
 
 def test_other_architectures_stay_transformers_models(tmp_path: Path) -> None:
