@@ -29,12 +29,14 @@ def main(config_path: str, out: str, seed: str) -> None:
         if child == 0:
             train(config, out=out, corpus=corpus, quiet=True)
             os._exit(0)
-        # Later attempts get longer, so that the run ends however slow the machine is.
-        deadline = time.monotonic() + chance.uniform(0.05, 0.4 + 0.2 * kills)
-        ended = 0
-        while not ended and time.monotonic() < deadline:
+        # Counted in steps, so that a fast machine is killed as often as a slow one; then at any moment of a step.
+        enough, ended = newest_step(out) + chance.randrange(6), 0
+        while not ended and newest_step(out) < enough:
             ended, status = os.waitpid(child, os.WNOHANG)
             time.sleep(0.001)
+        time.sleep(0 if ended else chance.uniform(0, 0.03))
+        if not ended:
+            ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             assert os.waitstatus_to_exitcode(status) == 0, status
             break
@@ -42,6 +44,10 @@ def main(config_path: str, out: str, seed: str) -> None:
         os.waitpid(child, 0)
         kills += 1
     print(kills)
+
+
+def newest_step(out: str) -> int:
+    return max((int(path.name.removeprefix("step-")) for path in Path(out).glob("checkpoints/step-????????")), default=0)
 
 
 if __name__ == "__main__":
