@@ -47,7 +47,8 @@ def main(config_path: str, out: str, seed: str) -> None:
 
 
 def newest_step(out: str) -> int:
-    return max((int(path.name.removeprefix("step-")) for path in Path(out).glob("checkpoints/step-????????")), default=0)
+    saved = Path(out).glob("checkpoints/step-????????")
+    return max((int(path.name.removeprefix("step-")) for path in saved), default=0)
 
 
 if __name__ == "__main__":
