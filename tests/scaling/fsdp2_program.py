@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from fionalm.scaling import parameterize, rebind_groups
+from fionalm.training.distributed import leave
 
 OPTIONS = {"optimizer": "adamw", "base_lr": 0.02, "base_width": 8, "weight_decay": 0.01}
 
@@ -47,7 +48,6 @@ def plain(groups: list[dict]) -> list[dict]:
 
 
 def main() -> None:
-    dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for tied in (False, True):
         reference = TinyDecoder(tied=tied)
@@ -81,8 +81,9 @@ def main() -> None:
         alone = TinyDecoder()
         groups_of(alone, seed=None)
         print("same as one process" if len(full) == len(list(alone.parameters())) else "missing parameters")
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
+    dist.init_process_group("gloo")
     main()
+    leave()  # after main has returned and let go of its models

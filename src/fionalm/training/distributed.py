@@ -8,6 +8,7 @@ those of one process with the same batch.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,7 +112,19 @@ def distributed(device: str | torch.device | None = None) -> Iterator[World]:
             yield World(found)
     finally:
         if started:
-            dist.destroy_process_group()
+            leave()
+
+
+def leave() -> None:
+    """Destroy the process group, once nothing holds on to it any more.
+
+    A sharded model refers to its process group in reference cycles. If these outlive the group, gloo's threads are
+    still alive when the interpreter ends, and now and then abort the process (`terminate called without an active
+    exception`), after all work is done but with a failure as exit status.
+    """
+    gc.collect()
+    dist.destroy_process_group()
+    gc.collect()
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

@@ -65,8 +65,21 @@ def train(
         UserError: a folder of another run, a full disk, a corpus or a batch size that does not fit.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the step and, with `out`, a checkpoint; says how to resume.
     """
+    with distributed(device) as world:
+        # In a function of its own: what it builds must be gone before the process group is.
+        return _train(config, out, model, corpus, probes, quiet, world)
+
+
+def _train(
+    config: TrainConfig,
+    out: str | Path | None,
+    model: nn.Module | None,
+    corpus: Any,
+    probes: Sequence[Probe | Callable[..., Probe]],
+    quiet: bool,
+    world: World,
+) -> TrainResult:
     with ExitStack() as stack:
-        world = stack.enter_context(distributed(device))
         folder = _Opened(stack)
         finished = world.on_main(partial(folder.open, out, config))
         if finished is not None:
