@@ -86,8 +86,16 @@ def _dispatch(given: list[str]) -> None:
         return
     commands = {name: command for group in COMMANDS.values() for name, command in group.items()}
     name, rest = given[0], given[1:]
+    methods = [known.split()[1] for known in commands if known.startswith(f"{name} ")]
+    if methods and rest and rest[0] in methods:
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    elif methods and name not in commands:
+        if not rest or rest[0] in ("-h", "--help"):
+            print(_group_help(name, commands))
+            return
+        raise choice_error(f"{name} method", rest[0], methods)
     if name not in commands:
-        raise choice_error("command", name, commands)
+        raise choice_error("command", name, dict.fromkeys(known.split()[0] for known in commands))
     module, function = commands[name].target.split(":")
     command = getattr(importlib.import_module(f"fionalm.commands.{module}"), function)
     keywords = _parse(command, f"fiona {name}", rest)
@@ -144,6 +152,14 @@ def _first_sentence(box: str) -> str:
     return sentence + nearest(given, re.findall(r"^ *(--[\w.-]+)", "\n".join(rest), re.MULTILINE))
 
 
+def _group_help(group: str, commands: dict[str, Command]) -> str:
+    """Return the list of a command's methods, as `fiona finetune` has."""
+    methods = {name.split()[1]: one.summary for name, one in commands.items() if name.startswith(f"{group} ")}
+    width = max(map(len, methods)) + 2
+    lines = [f"usage: fiona {group} METHOD [OPTIONS]      fiona {group} METHOD --help explains each option", ""]
+    return "\n".join([*lines, *(f"  {name:<{width}}{summary}" for name, summary in methods.items())])
+
+
 def _help() -> str:
     lines = [
         f"fiona {__version__}: the working life of a language model, from scaling laws to browsers",
@@ -152,7 +168,8 @@ def _help() -> str:
     ]
     for group, commands in COMMANDS.items():
         lines += ["", group]
-        lines += [f"  {name:<14}{command.summary}" for name, command in commands.items()]
+        width = max(14, max(map(len, commands)) + 2)
+        lines += [f"  {name:<{width}}{command.summary}" for name, command in commands.items()]
     lines += [
         "",
         "first steps",

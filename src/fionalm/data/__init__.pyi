@@ -1,9 +1,14 @@
+from .characters import character_tokenizer as character_tokenizer
 from .config import DataConfig as DataConfig
 from .corpus import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
 from .loader import PackedLoader as PackedLoader
 from .loader import evaluation_batches as evaluation_batches
 from .text import read_documents as read_documents
+from .text_tokenizer import Prompt as Prompt
+from .text_tokenizer import TextTokenizer as TextTokenizer
+from .text_tokenizer import completion_text as completion_text
+from .text_tokenizer import is_conversation as is_conversation
 from .tokenizer import END_OF_TEXT as END_OF_TEXT
 from .tokenizer import end_of_text_id as end_of_text_id
 from .tokenizer import load_tokenizer as load_tokenizer

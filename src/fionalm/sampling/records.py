@@ -1,0 +1,135 @@
+"""Samples on disk: one JSON object a line, appended as they come, read back after a kill.
+
+The same file is what `fiona sample` writes, what the trainers keep in their run folders, and what `fiona evaluate`
+reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from fionalm.errors import UserError
+from fionalm.paths import write_error
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One sample of one problem; its key is (iteration, problem, sample)."""
+
+    problem: str
+    """The problem's id: the dataset's `id`, or its row number."""
+    sample: int
+    """Which of the problem's samples."""
+    prompt: Any
+    """String or conversation."""
+    completion: str
+    iteration: int = 0
+    """Which generation of the policy drew it; 0 is the first."""
+    temperature: float = 1.0
+    finish_reason: str = "stop"
+    token_ids: list[int] | None = None
+    logp: float | None = None
+    """Log-probability of the completion under the policy that drew it, in nats."""
+    reward: float | None = None
+    """None: not judged, or the verifier failed."""
+    outcome: str | None = None
+    """The verdict's; None: not judged."""
+    answer: str | None = None
+    """The answer found, for majority votes."""
+    score: float | None = None
+    """A selecting verifier's score, for best-of-k."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """The problem's other columns, such as its gold answer."""
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """What makes the sample unique in its file."""
+        return self.iteration, self.problem, self.sample
+
+
+class SampleStore:
+    """An append-only JSONL file of samples. A torn last line, which a kill leaves, is dropped on opening.
+
+    A key written again replaces the earlier record for readers: so a reward can be added to a sample.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._records: dict[tuple[int, str, int], SampleRecord] = {}
+        if self.path.exists():
+            whole = _drop_torn_line(self.path)
+            for record in _parse(self.path, whole):
+                self._records[record.key] = record
+
+    def append(self, *records: SampleRecord) -> None:
+        """Write records; they are in the file before this returns.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        text = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        for record in records:
+            self._records[record.key] = record
+
+    def get(self, iteration: int, problem: str, sample: int) -> SampleRecord | None:
+        """Return a sample, or None."""
+        return self._records.get((iteration, problem, sample))
+
+    def of(self, iteration: int) -> list[SampleRecord]:
+        """Return an iteration's samples by problem and sample number, in order of first appearance."""
+        return [record for record in self._records.values() if record.iteration == iteration]
+
+    def __iter__(self) -> Iterator[SampleRecord]:
+        return iter(self._records.values())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+def read_samples(path: str | Path) -> list[SampleRecord]:
+    """Read a samples file.
+
+    Raises:
+        UserError: no such file, or a line that is no sample (file and line are named).
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}; expected a samples file of `fiona sample`") from error
+    return list({record.key: record for record in _parse(path, text)}.values())
+
+
+def _parse(path: Path, text: str) -> Iterator[SampleRecord]:
+    names = {item.name for item in fields(SampleRecord)}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+            values["problem"] = str(values["problem"])
+            yield SampleRecord(**{key: value for key, value in values.items() if key in names})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}, line {number} is no sample: {error}; expected JSON with at least problem, sample, prompt, "
+                "completion"
+            ) from error
+
+
+def _drop_torn_line(path: Path) -> str:
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return whole.decode("utf-8")

@@ -1,0 +1,5 @@
+"""Is it right: math answers, numbers, exact matches, programs in a sandbox, your own functions."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
