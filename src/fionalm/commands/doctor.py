@@ -17,6 +17,9 @@ from fionalm.paths import home
 CORE = ("torch", "numpy", "tokenizers", "safetensors", "rich", "tyro", "matplotlib", "jinja2")
 EXTRAS = {
     "hub": ("transformers", "datasets", "peft", "gguf"),
+    "evaluation": ("math-verify", "scipy"),
+    "serve": ("openai", "starlette", "uvicorn"),
+    "trl": ("trl",),
     "search": ("optuna",),
     "ray": ("ray",),
     "vllm": ("vllm",),
@@ -74,7 +77,7 @@ def diagnose() -> Iterator[Finding]:
 
 
 def _package(name: str, mend: str, *, part: str | None = None, needed: bool = False) -> Finding:
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.replace("-", "_")) is None:
         return Finding(part or name, "-", ok=False, mend=mend, needed=needed)
     try:
         found = version(name)
