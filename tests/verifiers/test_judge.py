@@ -1,0 +1,90 @@
+"""The judge: softmax over its two answers, both orders, whatever the texts hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fionalm.errors import UserError
+from fionalm.verifiers.judge import Judge, choice_logps
+
+
+class Scorer:
+    """Log-probabilities by a rule over the question's text: what stands at (1) and at (2)."""
+
+    def __init__(self, place: float = 0.0) -> None:
+        self.place = place
+        self.seen: list[Any] = []
+
+    def choice_logps(self, prompts: Sequence[Any], choices: Sequence[str]) -> list[list[float]]:
+        assert list(choices) == ["(1)", "(2)"]
+        self.seen += prompts
+        found = []
+        for prompt in prompts:
+            text = prompt if isinstance(prompt, str) else prompt[0]["content"]
+            first, second = text.split("Answer (1):\n")[1].split("\n\nAnswer (2):\n")
+            second = second.split("\n\nWhich answer")[0]
+            found.append([self.place + 0.1 * len(first), 0.1 * len(second)])
+        return found
+
+
+class Tokens:
+    """Knows only token log-probabilities, as a local engine does."""
+
+    def score(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[list[float]]:
+        return [[-1.0, -float(completion[1])] for completion in completions]
+
+
+def test_preference_is_the_softmax_averaged_over_both_orders() -> None:
+    (found,) = Judge(Scorer(place=1.0)).judge(["q"], ["long answer"], ["short"])
+    gap = 0.1 * (len("long answer") - len("short"))
+    assert found.shown_first == pytest.approx(1 / (1 + math.exp(-(gap + 1))))
+    assert found.shown_second == pytest.approx(1 / (1 + math.exp(-(gap - 1))))
+    assert found.preference == pytest.approx((found.shown_first + found.shown_second) / 2)
+    assert not found.consistent  # the place decided
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=5), st.floats(-900, 900))
+def test_swapping_the_pair_gives_the_other_probability(pairs: list[tuple[str, str]], place: float) -> None:
+    judge = Judge(Scorer(place))
+    firsts, seconds = [f"x{a}x" for a, _ in pairs], [f"x{b}x" for _, b in pairs]
+    forward = judge.preferences(["q"] * len(pairs), firsts, seconds)
+    backward = judge.preferences(["q"] * len(pairs), seconds, firsts)
+    assert forward == pytest.approx([1 - p for p in backward])
+    assert all(0 <= p <= 1 for p in forward)
+
+
+def test_a_judge_that_likes_a_place_gives_a_half() -> None:
+    assert Judge(Scorer(place=1e6)).preferences(["q"], ["abc"], ["abcdef"]) == [0.5]
+    assert Judge(Tokens()).preferences(["q"], ["abc"], ["abcdef"]) == [0.5]
+
+
+def test_token_log_probabilities_are_summed() -> None:
+    assert choice_logps(Tokens(), ["a", "b"], ["(1)", "(2)"]) == [[-2.0, -3.0]] * 2
+
+
+def test_questions_show_texts_as_they_are() -> None:
+    judge = Judge(Scorer(), criterion="the {shorter} one")
+    conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{first}?"}]
+    (message,) = judge.question(conversation, [{"role": "assistant", "content": "a {second} b"}], "{prompt}")
+    text = message["content"]  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue]
+    assert "system: Be brief.\n\nuser: {first}?" in text
+    assert "Answer (1):\na {second} b\n\nAnswer (2):\n{prompt}\n" in text and "the {shorter} one" in text
+    plain = Judge(Scorer(), chat=False).question("q", "a", "b")
+    assert isinstance(plain, str) and plain.endswith("The better answer is ")
+
+
+def test_mistakes_get_one_sentence() -> None:
+    with pytest.raises(UserError, match="gives no log-probabilities"):
+        Judge(object())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="has no {second}"):
+        Judge(Tokens(), template="{prompt} {first}")
+    with pytest.raises(UserError, match="2 prompts, 1 first"):
+        Judge(Tokens()).preferences(["a", "b"], ["c"], ["d"])
+    with pytest.raises(UserError, match="not token ids"):
+        Judge(Tokens()).preferences([[1, 2]], ["c"], ["d"])
