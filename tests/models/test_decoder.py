@@ -226,3 +226,15 @@ def test_bf16_autocast_and_bf16_weights_are_near_float32(variant: str) -> None:
     whole = copy.deepcopy(model).to(torch.bfloat16)(ids).logits
     for logits in (autocast, whole):
         assert (logits - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_continuations_in_one_row_are_as_in_two(variant: str) -> None:
+    model, prompt, first, second = make(variant), tokens(1, 5), tokens(1, 4, 2), tokens(1, 3, 3)
+    packed = torch.cat((prompt, first, second), dim=1)
+    positions = torch.tensor([[*range(9), 5, 6, 7]])
+    owner = torch.tensor([0] * 5 + [1] * 4 + [2] * 3)
+    mask = torch.ones(12, 12).tril().bool() & ((owner[:, None] == owner) | (owner == 0))
+    found = model(packed, positions=positions, mask=mask[None, None]).logits
+    torch.testing.assert_close(found[:, :9], model(torch.cat((prompt, first), dim=1)).logits)
+    torch.testing.assert_close(found[:, 9:], model(torch.cat((prompt, second), dim=1)).logits[:, 5:])

@@ -57,39 +57,59 @@ class Decoder(nn.Module):
         self.init_weights(generator)
 
     @overload
-    def forward(self, input_ids: Tensor) -> DecoderOutput: ...
+    def forward(
+        self, input_ids: Tensor, *, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> DecoderOutput: ...
     @overload
-    def forward(self, input_ids: Tensor, head: Callable[[Tensor, Tensor], Result]) -> Result: ...
-    def forward(self, input_ids: Tensor, head: Callable[[Tensor, Tensor], Any] | None = None) -> Any:
+    def forward(
+        self,
+        input_ids: Tensor,
+        head: Callable[[Tensor, Tensor], Result],
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Result: ...
+    def forward(
+        self,
+        input_ids: Tensor,
+        head: Callable[[Tensor, Tensor], Any] | None = None,
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Any:
         """Map `input_ids` [b, s] to logits, or to what `head` makes of the features.
 
         Args:
             input_ids: token ids [b, s], s at most `config.max_seq_len`.
             head: called as `head(features [b, s, d], lm_head.weight [v, d])` in place of the logits. A loss
                 that runs here sees the whole weight under FSDP, and DDP reduces its gradients.
+            positions: where each token stands [b, s]; None: one after another from 0.
+            mask: which positions [b, 1, s, s] (rows: who looks) are attended to, bool; None: all up to one's own.
         """
-        features = self.features(input_ids)
+        features = self.features(input_ids, positions, mask)
         if head is not None:
             return head(features, self.lm_head.weight)
         return DecoderOutput(self.lm_head(features))
 
-    def features(self, input_ids: Tensor) -> Tensor:
-        """Map `input_ids` [b, s] to the head's input [b, s, d].
+    def features(self, input_ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map `input_ids` [b, s] to the head's input [b, s, d]; `positions` and `mask` are those of `forward`.
 
         Raises:
             UserError: the sequence is longer than `config.max_seq_len`.
         """
         seq_len = input_ids.shape[1]
-        if seq_len > self.config.max_seq_len:
+        if positions is None and seq_len > self.config.max_seq_len:
             raise UserError(f"a sequence of {seq_len} tokens: expected at most max_seq_len {self.config.max_seq_len}")
         x = self.embed(input_ids)
         rotary = None
         if self.config.positions == "learned":
-            x = x + self.positions.weight[:seq_len]
+            x = x + (self.positions.weight[:seq_len] if positions is None else self.positions(positions))
         else:
             rotary = rotary_table(self.config, seq_len, x.device)
+            if positions is not None:
+                rotary = rotary[0][positions], rotary[1][positions]
         for block in self.blocks:
-            x = block(x, rotary)
+            x = block(x, rotary, mask)
         return self.norm(x)
 
     @torch.no_grad()
@@ -161,9 +181,9 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config, config.d_model)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None) -> Tensor:
         """Map the residual stream [b, s, d] to the next one."""
-        x = x + self.attn(self.attn_norm(x), rotary)
+        x = x + self.attn(self.attn_norm(x), rotary, mask)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -181,11 +201,11 @@ class Attention(nn.Module):
             self.q_norm = make_norm(config, self.head_dim)
             self.k_norm = make_norm(config, self.head_dim)
 
-    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        """Map normalised activations [b, s, d] to the attention's output [b, s, d]."""
+    def forward(self, x: Tensor, rotary: Rotary | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map normalised activations [b, s, d] to the attention's output [b, s, d]; `mask` is that of the model."""
         q, k, v = self.project(x, rotary)
         grouped = self.n_kv_heads != self.n_heads
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def qk(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor]:
