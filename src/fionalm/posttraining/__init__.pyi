@@ -1,0 +1,13 @@
+from .batches import Example as Example
+from .batches import TokenBatch as TokenBatch
+from .batches import collate as collate
+from .batches import encode_example as encode_example
+from .batches import length_buckets as length_buckets
+from .config import FinetuneConfig as FinetuneConfig
+from .config import LoraConfig as LoraConfig
+from .forward import completion_logps as completion_logps
+from .forward import features as features
+from .forward import token_logps as token_logps
+from .learner import Learner as Learner
+from .policy import Policy as Policy
+from .policy import load_policy as load_policy

@@ -17,6 +17,7 @@ from fionalm.models import Decoder, load_model
 from fionalm.optim import build_optimizer, build_scheduler
 from fionalm.scaling import parameterize, rebind_groups
 from fionalm.scaling.hooks import find_blocks
+from fionalm.training.config import Precision as PrecisionName
 from fionalm.training.config import TrainConfig
 from fionalm.training.distributed import Parallel, World, parallelize
 from fionalm.training.state import TrainState
@@ -68,7 +69,7 @@ def build(config: TrainConfig, model: nn.Module | None, world: World) -> Built:
     if config.compile:  # block by block: they share what is compiled, and nothing around them breaks the graph
         for part in find_blocks(model).values() or [model]:
             part.compile()
-    half = wants_bf16(config, world.device)
+    half = wants_bf16(config.precision, world.device)
     parallel = parallelize(module, model, config.strategy, world, torch.bfloat16 if half else None)
     optimizer = build_optimizer(config.optimizer, rebind_groups(groups, model))
     scheduler = build_scheduler(config.schedule, optimizer, config.steps)
@@ -109,11 +110,11 @@ def parameter_groups(config: TrainConfig, model: nn.Module, *, initialize: bool)
     return groups
 
 
-def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
+def wants_bf16(precision: PrecisionName, device: torch.device) -> bool:
     """Return whether forward passes run in bf16: where asked for, or by itself on a GPU that has it."""
-    if config.precision == "auto":
+    if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return config.precision == "bf16"
+    return precision == "bf16"
 
 
 def make_batches(config: TrainConfig, corpus: Any, world: World, vocab_size: int) -> Batches:

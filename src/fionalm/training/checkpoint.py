@@ -134,12 +134,13 @@ def _write_plain(path: Path, state: TrainState, world: World) -> None:
         "optimizer": optimizer,
         "groups": groups,
         "scheduler": state.scheduler.state_dict(),
+        "extra": state.extra,
     }
     atomic_write_text(path, json.dumps(plain))
 
 
 def _restore_plain(plain: dict[str, Any], state: TrainState, stored: dict[str, Any]) -> None:
-    state.step, state.seconds = plain["step"], plain["seconds"]
+    state.step, state.seconds, state.extra = plain["step"], plain["seconds"], plain.get("extra", {})
     for name, parameter in state.parameters.items():
         values = plain["optimizer"].get(name, {})
         prefix = f"optimizer/{name}/"

@@ -53,6 +53,12 @@ class World:
             values = values / self.size
         return values
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over the processes; every one must call this."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; every one must call this."""
         if self.size == 1:
@@ -141,6 +147,21 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         if found.index is None:
             found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return found
+
+
+class Computation(nn.Module):
+    """Any computation with a model as one forward, so that DDP and FSDP2 see the whole of it.
+
+    `Computation(model)(function, *arguments)` is `function(model, *arguments)`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[..., Value], *arguments: Any) -> Value:
+        """Return what `function` makes of the model and the arguments."""
+        return function(self.model, *arguments)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from fionalm.paths import write_error
 from fionalm.training.distributed import World
 
 
-def export_model(model: nn.Module, tokenizer: Any, folder: Path, world: World) -> bool:
+def export_model(
+    model: nn.Module, tokenizer: Any, folder: Path, world: World, weights: dict[str, Any] | None = None
+) -> bool:
     """Write the model and its tokenizer to `folder`, whole or not at all; every process calls this.
 
     Args:
@@ -27,6 +29,7 @@ def export_model(model: nn.Module, tokenizer: Any, folder: Path, world: World) -
         tokenizer: has `save` (of tokenizers) or `save_pretrained` (of transformers); None: none is written.
         folder: replaced if it is there.
         world: the processes.
+        weights: what is written in place of the model's own, such as those with adapters merged into them.
 
     Returns:
         Whether the model can save itself; nothing is written otherwise.
@@ -36,7 +39,8 @@ def export_model(model: nn.Module, tokenizer: Any, folder: Path, world: World) -
     """
     if not hasattr(model, "save_pretrained"):
         return False
-    weights = _gather(model) if world.size > 1 else None
+    if weights is None and world.size > 1:
+        weights = gather_weights(model)
 
     def write() -> None:
         unfinished = folder.with_name(f".unfinished-{folder.name}")
@@ -58,7 +62,7 @@ def export_model(model: nn.Module, tokenizer: Any, folder: Path, world: World) -
     return True
 
 
-def _gather(model: nn.Module) -> dict[str, Any]:
+def gather_weights(model: nn.Module) -> dict[str, Any]:
     """Return the whole weights on the main process's CPU, and an empty dict in the others."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 

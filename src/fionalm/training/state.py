@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -23,3 +24,5 @@ class TrainState:
     """Updates done."""
     seconds: float = 0.0
     """Time in training steps so far."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else the run has to remember: JSON values."""

@@ -1,0 +1,96 @@
+"""Log-probabilities of tokens under a causal language model, and the features that heads read.
+
+Logits are computed for the positions that are asked for alone, and never held whole: the own decoder hands its
+features to `linear_token_logps`, and so does a `transformers` model whose logits are found to be its last hidden
+state times the head's weight. Any other model (soft-capped or scaled logits, biased heads) computes its own logits.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from fionalm.objectives import linear_token_logps
+from fionalm.objectives import token_logps as logps_of_logits
+from fionalm.posttraining.batches import TokenBatch
+
+_plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def token_logps(model: nn.Module, input_ids: Tensor, *, mask: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """Return log-probabilities of `input_ids[:, 1:]` given what is before each: [b, s - 1], in nats.
+
+    Args:
+        model: maps `input_ids` to `.logits`.
+        input_ids: [b, s]; padding at the right needs no mask.
+        mask: [b, s - 1], bool; where it is False nothing is computed and the result is 0. None: everywhere.
+        temperature: divides the logits.
+    """
+    targets = input_ids[:, 1:]
+    if mask is None:
+        mask = torch.ones_like(targets, dtype=torch.bool)
+    found = _masked_logps(model, input_ids, targets[mask], mask, temperature)
+    return found.new_zeros(targets.shape).masked_scatter(mask, found)
+
+
+def completion_logps(model: nn.Module, batch: TokenBatch, *, temperature: float = 1.0) -> Tensor:
+    """Return each completion's log-probability given its prompt, the sum over its tokens: [b], in nats."""
+    return token_logps(model, batch.input_ids, mask=batch.completion_mask, temperature=temperature).sum(-1)
+
+
+def features(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """Return the head's input [b, s, d] at every position; what a value or reward head reads.
+
+    A padded row's features are right up to its end.
+    """
+    if _takes_head(model):
+        return model(input_ids, head=lambda found, _: found)
+    return _base(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+def _masked_logps(model: nn.Module, input_ids: Tensor, targets: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Return the log-probabilities of `targets` [n], at the n places of the mask."""
+    if _takes_head(model):
+        return model(
+            input_ids,
+            head=lambda x, weight: linear_token_logps(x[:, :-1][mask], weight, targets, temperature=temperature),
+        )
+    if _has_plain_head(model, input_ids):
+        x = features(model, input_ids)[:, :-1][mask]
+        return linear_token_logps(x, _head(model).weight, targets, temperature=temperature)
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1][mask]
+    return logps_of_logits(logits, targets, temperature=temperature)
+
+
+def _takes_head(model: nn.Module) -> bool:
+    return "head" in inspect.signature(model.forward).parameters
+
+
+def _has_plain_head(model: nn.Module, input_ids: Tensor) -> bool:
+    """Tell, by trying it once, whether the logits are the last hidden state times the head's weight."""
+    if model not in _plain_heads:
+        head, base = _head(model), _base(model)
+        plain = isinstance(head, nn.Linear) and head.bias is None and base is not None
+        if plain:
+            tried = input_ids[:1, :4]
+            training = model.training
+            with torch.no_grad():
+                model.eval()
+                logits = model(input_ids=tried, use_cache=False).logits
+                expected = features(model, tried) @ head.weight.T
+                model.train(training)
+            plain = logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
+        _plain_heads[model] = plain
+    return _plain_heads[model]
+
+
+def _base(model: Any) -> Any:
+    return getattr(model, getattr(model, "base_model_prefix", "") or "model", None)
+
+
+def _head(model: Any) -> Any:
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
