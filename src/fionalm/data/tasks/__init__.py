@@ -1,0 +1,5 @@
+"""Generated tasks with verifiable answers: endless rows, and splits that share no problem whatever the seed."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

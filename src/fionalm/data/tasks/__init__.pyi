@@ -1,0 +1,9 @@
+from .functions import FUNCTION_ALPHABET as FUNCTION_ALPHABET
+from .functions import FunctionProblem as FunctionProblem
+from .functions import function_rows as function_rows
+from .splits import SPLITS as SPLITS
+from .splits import Split as Split
+from .splits import split_of as split_of
+from .word_problems import WORD_ALPHABET as WORD_ALPHABET
+from .word_problems import WordProblem as WordProblem
+from .word_problems import word_problem_rows as word_problem_rows
