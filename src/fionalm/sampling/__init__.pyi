@@ -1,6 +1,15 @@
+from .endpoint import BudgetSpentError as BudgetSpentError
+from .endpoint import EndpointSampler as EndpointSampler
+from .endpoint_config import Budget as Budget
+from .endpoint_config import EndpointConfig as EndpointConfig
+from .endpoint_config import Usage as Usage
+from .engine import EngineSampler as EngineSampler
+from .generate import GenerateSampler as GenerateSampler
+from .make import make_sampler as make_sampler
 from .records import SampleRecord as SampleRecord
 from .records import SampleStore as SampleStore
 from .types import Completion as Completion
 from .types import Sampler as Sampler
 from .types import SamplingParams as SamplingParams
 from .types import sample_seed as sample_seed
+from .vllm_sampler import VllmSampler as VllmSampler
