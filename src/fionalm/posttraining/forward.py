@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fionalm.objectives import linear_token_logps
 from fionalm.objectives import token_logps as logps_of_logits
@@ -33,8 +34,49 @@ def token_logps(model: nn.Module, input_ids: Tensor, *, mask: Tensor | None = No
     targets = input_ids[:, 1:]
     if mask is None:
         mask = torch.ones_like(targets, dtype=torch.bool)
-    found = _masked_logps(model, input_ids, targets[mask], mask, temperature)
+    sources = F.pad(mask, (0, 1)).flatten().nonzero().squeeze(-1)
+    found = logps_at(model, input_ids, sources, targets[mask], temperature=temperature)
     return found.new_zeros(targets.shape).masked_scatter(mask, found)
+
+
+def logps_at(
+    model: nn.Module,
+    input_ids: Tensor,
+    sources: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    positions: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Return log-probabilities of any tokens at any places: [n], in nats.
+
+    Args:
+        model: maps `input_ids` to `.logits`.
+        input_ids: [b, s].
+        sources: indices [n] into the flattened [b, s]: whose next token it is.
+        targets: those next tokens [n].
+        temperature: divides the logits.
+        positions: where each token stands [b, s]; None: one after another from 0.
+        mask: which positions [b, 1, s, s] (rows: who looks) are attended to, bool; None: all up to one's own.
+    """
+    if _takes_head(model):
+        placed = {} if positions is None else {"positions": positions, "mask": mask}
+
+        def head(x: Tensor, weight: Tensor) -> Tensor:
+            return linear_token_logps(x.flatten(0, 1)[sources], weight, targets, temperature=temperature)
+
+        return model(input_ids, head=head, **placed)
+    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
+    if positions is not None:
+        inputs["position_ids"] = positions
+    if mask is not None:  # additive, which every way of attention takes
+        dtype = next(model.parameters()).dtype
+        inputs["attention_mask"] = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    if _has_plain_head(model, input_ids):
+        x = _base(model)(**inputs).last_hidden_state.flatten(0, 1)[sources]
+        return linear_token_logps(x, _head(model).weight, targets, temperature=temperature)
+    return logps_of_logits(model(**inputs).logits.flatten(0, 1)[sources], targets, temperature=temperature)
 
 
 def completion_logps(model: nn.Module, batch: TokenBatch, *, temperature: float = 1.0) -> Tensor:
@@ -50,20 +92,6 @@ def features(model: nn.Module, input_ids: Tensor) -> Tensor:
     if _takes_head(model):
         return model(input_ids, head=lambda found, _: found)
     return _base(model)(input_ids=input_ids, use_cache=False).last_hidden_state
-
-
-def _masked_logps(model: nn.Module, input_ids: Tensor, targets: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Return the log-probabilities of `targets` [n], at the n places of the mask."""
-    if _takes_head(model):
-        return model(
-            input_ids,
-            head=lambda x, weight: linear_token_logps(x[:, :-1][mask], weight, targets, temperature=temperature),
-        )
-    if _has_plain_head(model, input_ids):
-        x = features(model, input_ids)[:, :-1][mask]
-        return linear_token_logps(x, _head(model).weight, targets, temperature=temperature)
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1][mask]
-    return logps_of_logits(logits, targets, temperature=temperature)
 
 
 def _takes_head(model: nn.Module) -> bool:
