@@ -47,6 +47,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
             "search the per-layer learning-rate constants (extra: search)",
         ),
     },
+    "Sample": {
+        "serve": Command("serve:serve", "serve a model to OpenAI clients on this machine (extra: serve)"),
+    },
     "This machine": {
         "doctor": Command("doctor:doctor", "what is installed, what is missing and how to mend it"),
     },
