@@ -123,7 +123,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     factor = (grad / ctx.temperature).unsqueeze(-1)
     if len(ctx.saved_tensors) == 1:
         return ctx.saved_tensors[0] * factor.to(ctx.saved_tensors[0].dtype), None
-    features, weight, targets, log_z, kept = ctx.saved_tensors
+    saved: Any = ctx.saved_tensors
+    features, weight, targets, log_z, kept = saved
     factor = factor.to(features.dtype)
     wide = log_z.dtype
     scaled = features * factor

@@ -11,3 +11,9 @@ from .forward import token_logps as token_logps
 from .learner import Learner as Learner
 from .policy import Policy as Policy
 from .policy import load_policy as load_policy
+from .run import Run as Run
+from .run import open_run as open_run
+from .supervised import Fit as Fit
+from .supervised import Supervised as Supervised
+from .supervised import SupervisedConfig as SupervisedConfig
+from .supervised import fit as fit

@@ -117,7 +117,7 @@ class Learner:
             # DDP and FSDP2 divide the summed gradients by the processes.
             (found * (weight * size) if size > 1 else found).backward()
             names = ["loss", *statistics]
-            values = torch.stack([_scalar(value, found) for value in (found, *statistics.values())]) * weight
+            values = torch.stack([_scalar(value, found.device) for value in (found, *statistics.values())]) * weight
             totals = values if totals is None else totals + values
         assert totals is not None
         norm: Any = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None], foreach=True)
@@ -141,6 +141,27 @@ class Learner:
         state.step += 1
         state.seconds += time.perf_counter() - started
         return {**found_statistics, "grad_norm": grad_norm, "lr": lr}
+
+    @torch.no_grad()
+    def evaluate(
+        self, parts: Sequence[Part], measure: Callable[[nn.Module, Part], Mapping[str, float | Tensor]]
+    ) -> dict[str, float]:
+        """Return what `measure(model, part)` finds, summed over all parts and processes, without gradients.
+
+        With many processes each calls this with the same parts, as it does `step`.
+        """
+        totals: Tensor | None = None
+        names: list[str] = []
+        for index in range(math.ceil(len(parts) / self.world.size)):
+            number = index * self.world.size + self.world.rank
+            with self.precision():
+                found = self.parallel.module(measure, parts[number if number < len(parts) else 0])
+            names = list(found)
+            values = torch.stack([_scalar(value, self.world.device) for value in found.values()])
+            values = values * float(number < len(parts))
+            totals = values if totals is None else totals + values
+        self.parallel.release()
+        return {} if totals is None else dict(zip(names, self.world.sum(totals).tolist(), strict=True))
 
     def save(self, extra: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint, with JSON values that `resume` returns; nothing without a folder. Every process calls it.
@@ -173,7 +194,7 @@ class Learner:
         return self.state.extra
 
 
-def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
+def _scalar(value: float | Tensor, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach().to(like.device, torch.float32).reshape(())
-    return torch.tensor(float(value), device=like.device)
+        return value.detach().to(device, torch.float32).reshape(())
+    return torch.tensor(float(value), device=device)

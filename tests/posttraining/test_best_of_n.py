@@ -1,0 +1,301 @@
+"""BestOfN: the update is the objective's gradient, failures are left out, kills change nothing, processes agree."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fionalm.data import character_tokenizer
+from fionalm.errors import UserError
+from fionalm.models import Decoder, DecoderConfig
+from fionalm.objectives import unbiased_pass_at_n_advantages
+from fionalm.optim import OptimizerConfig, ScheduleConfig
+from fionalm.posttraining import BestOfN, BestOfNConfig, Example, Policy, collate, completion_logps
+from fionalm.posttraining.best_of_n_config import METHODS
+from fionalm.posttraining.best_of_n_weights import sample_weights
+from fionalm.sampling import read_samples
+from fionalm.verifiers import FunctionVerifier, Verdict
+
+ROWS = [{"prompt": f"{a}{b}:", "answer": str((a + b) % 4)} for a in range(4) for b in range(4)]
+
+
+def starts_right(prompts: Sequence[str], completions: Sequence[str], answer: Sequence[str]) -> list[float]:
+    """A completion is right if it begins with the answer."""
+    return [float(text.startswith(gold)) for text, gold in zip(completions, answer, strict=True)]
+
+
+def new_policy(seed: int = 0) -> Policy:
+    config = DecoderConfig(vocab_size=16, d_model=16, n_layers=1, n_heads=2, max_seq_len=16)
+    return Policy(Decoder(config, torch.Generator().manual_seed(seed)), character_tokenizer("0123:"), device="cpu")
+
+
+CONFIG = BestOfNConfig(
+    method="bon-rlb-p",
+    n=3,
+    samples_per_prompt=8,
+    steps=3,
+    batch_size=4,
+    max_tokens=3,
+    optimizer=OptimizerConfig(name="sgd", lr=0.5),
+    schedule=ScheduleConfig(name="constant"),
+    clip_norm=0.0,
+    checkpoint_every=1,
+)
+
+
+def train(config: BestOfNConfig, verifier: Any = None, **options: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    policy = new_policy()
+    rows = options.pop("rows", ROWS)
+    found = BestOfN(policy, rows, verifier or FunctionVerifier(starts_right), config, quiet=True, **options).run()
+    return found, policy.snapshot()
+
+
+def test_a_step_is_the_gradient_of_the_weighted_log_probabilities(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1, kl_coef=0.0)
+    _, after = train(config, out=tmp_path)
+    drawn = read_samples(tmp_path / "samples" / "step-000000.jsonl")
+    groups: dict[str, list[Any]] = {}
+    for sample in drawn:
+        groups.setdefault(sample.problem, []).append(sample)
+    assert {len(group) for group in groups.values()} == {8} and len(groups) == 4
+    rewards = torch.tensor([[s.reward for s in group] for group in groups.values()], dtype=torch.float64)
+    assert 0 < rewards.mean() < 1
+    weights = unbiased_pass_at_n_advantages(rewards, 3)
+    policy = new_policy()
+    tokenizer, total = policy.tokenizer, torch.zeros(())
+    for group, row in zip(groups.values(), weights, strict=True):
+        for sample, weight in zip(group, row, strict=True):
+            ids = tokenizer.encode_completion(sample.completion, end=sample.finish_reason == "stop")
+            batch = collate([Example(tuple(tokenizer.encode_prompt(sample.prompt)), tuple(ids))], 0)
+            logp = completion_logps(policy.model, batch)
+            assert logp.item() == pytest.approx(sample.logp, abs=1e-4)
+            total = total - weight.float() * logp[0] / rewards.numel()
+    total.backward()
+    for name, parameter in policy.model.named_parameters():
+        expected = parameter.detach() - 0.5 * parameter.grad
+        torch.testing.assert_close(after[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_an_easy_task(method: str) -> None:
+    rows = [{**row, "completion": row["answer"]} for row in ROWS]
+    n = 1 if method in ("sft", "reinforce", "grpo") else 2
+    config = replace(
+        CONFIG,
+        method=method,
+        n=n,
+        steps=25,
+        batch_size=16,
+        checkpoint_every=0,
+        clip_norm=1.0,
+        optimizer=OptimizerConfig(lr=1e-2),
+    )
+
+    def selector(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+        return [
+            float(text.startswith(str((int(p[0]) + int(p[1])) % 4)))
+            for p, text in zip(prompts, completions, strict=True)
+        ]
+
+    found, _ = train(config, rows=rows, validation=ROWS, selector=selector if method == "bon-rl-v" else None)
+    metric = "pass@1" if n == 1 else "pass@2"
+    assert found.after[metric] > found.before[metric] + 0.1
+    assert found.samples == (0 if method == "sft" else 25 * 16 * 8)
+
+
+def test_failed_verifications_are_left_out_and_counted_never_zero() -> None:
+    def fails_on_even(prompts: Sequence[str], completions: Sequence[str], answer: Sequence[str]) -> list[float | None]:
+        rewards = starts_right(prompts, completions, answer)
+        return [None if len(text) % 2 == 0 else reward for text, reward in zip(completions, rewards, strict=True)]
+
+    found, _ = train(replace(CONFIG, store_samples=False), FunctionVerifier(fails_on_even))
+    assert 0 < found.failed_verifications < found.samples
+
+    def always_raises(prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+        raise RuntimeError("no answer key")
+
+    nothing, weights = train(CONFIG, FunctionVerifier(always_raises))
+    assert nothing.failed_verifications == nothing.samples
+    before = new_policy().snapshot()
+    assert all(torch.equal(weights[name], before[name]) for name in before)
+
+    known, unknown = torch.tensor([[1.0, 0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, float("nan"), 0.0, 1.0]])
+    for method in ("bon-rlb", "bon-rlb-p", "bon-rl-s", "reinforce", "grpo"):
+        config = replace(CONFIG, method=method, n=1 if method in ("reinforce", "grpo") else 2, weight_clip=0.0)
+        whole = sample_weights(config, known).values / 4
+        part = sample_weights(config, unknown).values / 5
+        assert part[0, 2] == 0
+        torch.testing.assert_close(part[:, [0, 1, 3, 4]], whole)
+
+
+def test_graded_rewards_are_refused_where_the_gradient_is_for_zero_and_one() -> None:
+    with pytest.raises(UserError, match=r"gave 0\.5.*bon-rl-s"):
+        train(CONFIG, FunctionVerifier(lambda prompts, completions: [0.5] * len(completions)))
+
+
+def test_weights_that_explode_are_clipped_and_counted() -> None:
+    rewards = torch.zeros(1, 64)
+    rewards[0, 0] = 1
+    config = replace(CONFIG, method="bon-rlb", n=8, samples_per_prompt=64, estimator="paper")
+    free = sample_weights(replace(config, weight_clip=0.0), rewards)
+    assert free.clipped == 0 and free.values.abs().max() > 32
+    clipped = sample_weights(config, rewards)
+    assert clipped.clipped == int((free.values.abs() > 32).sum()) > 0 and clipped.values.abs().max() == 32
+
+
+def test_the_kl_keeps_the_policy_near_its_start_and_reuse_is_counted() -> None:
+    base = replace(CONFIG, steps=12, batch_size=16, n=2, optimizer=OptimizerConfig(lr=1e-2), checkpoint_every=0)
+    free, _ = train(replace(base, kl_coef=1e-9))
+    held, _ = train(replace(base, kl_coef=5.0))
+    assert abs(held.rows[-1]["kl"]) < 0.5 * free.rows[-1]["kl"]
+    annealed, _ = train(replace(base, kl_coef=5.0, kl_final=0.0))
+    assert [row["kl_coef"] for row in annealed.rows][::11] == [5.0, 0.0]
+    again, _ = train(replace(base, reuse=3, temperature=0.8))
+    assert again.updates == 36 and again.reused == 2 * again.samples == 2 * 12 * 16 * 8
+
+
+def test_lora_trains_adapters_against_the_bare_model() -> None:
+    pytest.importorskip("peft")
+    policy = new_policy()
+    start = copy.deepcopy(policy.model.state_dict())
+    BestOfN(
+        policy,
+        ROWS,
+        FunctionVerifier(starts_right),
+        replace(CONFIG, lora_rank=2, kl_coef=0.1),
+        quiet=True,
+    ).run()
+    trained = policy.model.state_dict()
+    assert all(name.find("lora_") > 0 for name in policy.snapshot())
+    assert all(
+        torch.equal(
+            trained[
+                name.replace(".weight", ".base_layer.weight")
+                if name.replace(".weight", ".base_layer.weight") in trained
+                else name
+            ],
+            value,
+        )
+        for name, value in start.items()
+    )
+
+
+def test_a_finished_run_is_read_and_another_configuration_is_refused(tmp_path: Path) -> None:
+    first, weights = train(CONFIG, out=tmp_path, validation=ROWS[:4])
+    again, _ = train(CONFIG, out=tmp_path, validation=ROWS[:4])
+    assert again == replace(first, rows=again.rows) and again.rows == json.loads(json.dumps(first.rows))
+    with pytest.raises(UserError, match="steps"):
+        train(replace(CONFIG, steps=4), out=tmp_path, validation=ROWS[:4])
+    assert (tmp_path / "model" / "config.json").exists() and weights
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "words"),
+    [
+        ({"method": "bon-rl-v"}, ROWS, "no selecting verifier"),
+        ({"method": "sft", "n": 1}, ROWS, "no column 'completion'"),
+        ({}, [{"promt": "1", "answer": "1"}], "did you mean 'promt'"),
+        ({}, [{"prompt": "0" * 16, "answer": "1"}], "16 tokens leave no room"),
+        ({}, [], "no prompts"),
+    ],
+)
+def test_mistakes_are_one_sentence(change: dict[str, Any], rows: list[Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        train(replace(CONFIG, **change), rows=rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"method": "bon"}, {"n": 0}, {"method": "grpo", "n": 4}, {"samples_per_prompt": 3}, {"temperature": 0.0}],
+)
+def test_configurations_that_mean_nothing_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="expected"):
+        replace(CONFIG, **change)
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import torch
+sys.path.insert(0, {tests!r})
+import test_best_of_n as t
+from fionalm.verifiers import FunctionVerifier
+
+def slow(prompts, completions, answer):
+    time.sleep(float(sys.argv[2]))
+    return t.starts_right(prompts, completions, answer)
+
+try:
+    t.BestOfN(t.new_policy(), t.ROWS, FunctionVerifier(slow), t.replace(t.CONFIG, steps=6, kl_coef=0.1),
+              validation=t.ROWS[:4], out=sys.argv[1], quiet=True).run()
+except KeyboardInterrupt as stop:
+    print(stop)
+    sys.exit(130)
+"""
+
+
+def start(folder: Path, pause: float, *, processes: int = 1) -> subprocess.Popen[str]:
+    program = folder.parent / "program.py"
+    program.write_text(PROGRAM.format(tests=str(Path(__file__).parent)))
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(program), str(folder), str(pause)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model" / "model.safetensors")
+
+
+TIMED = ("seconds", "per_second", "memory")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not any(word in key for word in TIMED)} for row in rows]
+
+
+def test_killed_and_interrupted_runs_resume_to_the_same_result_and_processes_agree(tmp_path: Path) -> None:
+    whole, broken, two = tmp_path / "whole", tmp_path / "broken", tmp_path / "two"
+    runs = [start(whole, 0.0), start(broken, 0.05), start(two, 0.0, processes=2)]
+    metrics = broken / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
+    runs[1].kill()
+    outputs = [run.communicate(timeout=120)[0] for run in runs]
+    assert runs[0].returncode == runs[2].returncode == 0, outputs
+    stopped = start(broken, 0.05)
+    wait_for(lambda: len(metrics.read_text().splitlines()) >= 4)
+    stopped.send_signal(signal.SIGINT)
+    assert "the same command resumes it" in stopped.communicate(timeout=120)[0] and stopped.returncode == 130
+    assert start(broken, 0.0).wait(timeout=120) == 0
+    expected, found = weights_of(whole), weights_of(broken)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert rows_of(whole) == rows_of(broken) and [row["step"] for row in rows_of(whole)] == list(range(6))
+    for step in range(6):
+        name = Path("samples") / f"step-{step:06d}.jsonl"
+        assert read_samples(whole / name) == read_samples(broken / name)
+    for name, value in weights_of(two).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
