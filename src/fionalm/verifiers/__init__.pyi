@@ -1,6 +1,12 @@
-from .judge import Judge as Judge
-from .judge import Judgement as Judgement
-from .judge import choice_logps as choice_logps
+from .build import OpenVerifier as OpenVerifier
+from .build import make_verifier as make_verifier
+from .functions import FunctionVerifier as FunctionVerifier
+from .functions import reward_function as reward_function
+from .matching import ExactVerifier as ExactVerifier
+from .matching import NumberVerifier as NumberVerifier
+from .math_answers import MathVerifier as MathVerifier
+from .math_answers import VerifierError as VerifierError
+from .math_answers import math_equal as math_equal
 from .types import Verdict as Verdict
 from .types import Verifier as Verifier
 from .types import count_outcomes as count_outcomes

@@ -18,7 +18,7 @@ class Verdict:
     """The outcome for one completion."""
 
     outcome: Outcome
-    """`no_answer`: nothing to judge was found, which is not right; `timeout` and `error`: the verifier's own failures."""
+    """`no_answer`: nothing to judge was found, so not right; `timeout` and `error`: the verifier's own failures."""
     reward: float | None
     """1 for right, 0 for wrong and no_answer (a verifier may grade between); None where the verifier failed."""
     answer: str | None = None
