@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fionalm.studies.study import Study
     from fionalm.training.config import TrainConfig
     from fionalm.training.plan import Device, Plan
+    from fionalm.training.workload import Workload
 
 Positional = tyro.conf.Positional
 
@@ -126,50 +127,59 @@ def plan(
         seeds: random seeds of each trial; default: the scale's own.
     """
     from fionalm.studies.study import SCALES, configured
-    from fionalm.training.plan import estimate
+    from fionalm.training.workload import estimate_any
 
     if scale not in SCALES:
         raise choice_error("scale", scale, SCALES)
     assumed = ""
     for name, entry in _named(study):
-        configs = entry.plan(configured(entry, scale, seeds))
-        plans = [estimate(config, device=device) for config in configs]
-        largest, config = max(zip(plans, configs, strict=True), key=lambda pair: pair[0].memory_bytes)
+        works = entry.plan(configured(entry, scale, seeds))
+        plans = [estimate_any(work, device=device) for work in works]
+        largest, work = max(zip(plans, works, strict=True), key=lambda pair: pair[0].memory_bytes)
+        sampled = sum(one.sampled_tokens for one in plans)
         print(f"{name} at {scale} on {device}")
         print(f"  runs          {len(plans):,}")
-        print(f"  tokens        {sum(one.tokens for one in plans):.3g}")
+        drawn = f" trained on, {sampled:.3g} sampled" if sampled else ""
+        print(f"  tokens        {sum(one.tokens for one in plans):.3g}{drawn}")
         print(
             f"  FLOPs         {sum(one.flops for one in plans):.3g}, forward and backward, head and attention included"
         )
         print(f"  device-hours  {_hours(sum(one.device_hours for one in plans))}")
-        print(f"  memory        {_bytes(largest.memory_bytes)} for the largest run{_sharing(config, largest)}")
-        assumed = _assumptions(largest.device)
+        print(f"  memory        {_bytes(largest.memory_bytes)} for the largest run{_sharing(work, largest)}")
+        assumed = _assumptions(largest.device, sampled > 0)
     print(assumed)
 
 
-def _sharing(config: TrainConfig, alone: Plan) -> str:
+def _sharing(work: TrainConfig | Workload, alone: Plan) -> str:
     """Say how many devices the largest run needs, where one does not hold it."""
-    from fionalm.training.plan import estimate
+    from fionalm.training import TrainConfig
+    from fionalm.training.workload import Workload, estimate_any
 
     if alone.fits:
         return ""
-    shared = replace(config, strategy="fsdp2")
+    shared, note = replace(work, strategy="fsdp2"), ""
+    if isinstance(shared, Workload) and shared.micro_batch_tokens > shared.seq_len:
+        shared, note = replace(shared, micro_batch_tokens=shared.seq_len), ", one sequence at a time"
     for devices in (2**power for power in range(1, 13)):
-        if config.batch_size % devices:
-            break
-        plan = estimate(shared, device=alone.device, devices=devices)
+        if isinstance(work, TrainConfig) and work.batch_size % devices:
+            return f": more than {work.batch_size} sequences can be shared by; take a larger device"
+        plan = estimate_any(shared, device=alone.device, devices=devices)
         if plan.fits:
-            return f": {devices} devices share it with FSDP2, {_bytes(plan.memory_bytes)} each"
-    return f": more than {config.batch_size} sequences can be shared by; take a larger device"
+            return f": {devices} devices share it with FSDP2{note}, {_bytes(plan.memory_bytes)} each"
+    return ": more than 4,096 devices can share; take a larger device"
 
 
-def _assumptions(device: Device) -> str:
+def _assumptions(device: Device, sampled: bool) -> str:
+    from fionalm.training.workload import BANDWIDTH_SHARE
+
     peak = (device.bf16_flops or device.fp32_flops) / 1e12
     kind = "fp32" if device.bf16_flops is None else "bf16"
     return (
         f"Assumed: {device.utilisation:.0%} of {device.name}'s {kind} peak of {peak:,.3g} TFLOP/s, which small models "
         "on a large device do not reach; parameters, gradients and optimizer state in fp32; memory within a factor of "
         "1.3."
+        + f" Tokens are drawn at {BANDWIDTH_SHARE:.0%} of its memory's {device.bandwidth / 1e9:,.0f} GB/s."
+        * sampled
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from fionalm.errors import UserError, choice_error
 from fionalm.report.claims import Claim, Measured, write_claims
 from fionalm.sweeps import Executor, Trial, TrialOutcome, TrialStore, make_executor, run_sweep
-from fionalm.training import RunFolder, TrainConfig
+from fionalm.training import RunFolder, TrainConfig, Workload
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ class Study(Generic[C]):
         paper: authors, year, title and arXiv number.
         claims: fixed before the run.
         preset: the configuration of a scale.
-        plan: every training run of a configuration, for cost estimates.
+        plan: every run of a configuration, for cost estimates: what it trains, or what its post-training amounts to.
         run: trains, analyses, draws; returns one `Measured` a claim.
     """
 
@@ -59,7 +59,7 @@ class Study(Generic[C]):
     paper: str
     claims: tuple[Claim, ...]
     preset: Callable[[Scale], C]
-    plan: Callable[[C], list[TrainConfig]]
+    plan: Callable[[C], Sequence[TrainConfig | Workload]]
     run: Callable[[C, Lab], list[Measured]]
 
 

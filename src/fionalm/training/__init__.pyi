@@ -16,3 +16,5 @@ from .step import LossModule as LossModule
 from .step import evaluate as evaluate
 from .step import train_step as train_step
 from .trainer import train as train
+from .workload import Workload as Workload
+from .workload import estimate_any as estimate_any

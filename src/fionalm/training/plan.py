@@ -8,6 +8,7 @@ decoder keeps for its backward pass, counted tensor by tensor, within a factor o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fionalm.errors import UserError, choice_error
@@ -31,20 +32,22 @@ class Device:
     memory_bytes: int
     utilisation: float = 0.4
     """Assumed share of the peak that training reaches."""
+    bandwidth: float = math.inf
+    """Bytes a second from its memory, which bound drawing tokens; infinite: they do not."""
 
 
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
-        Device("cpu-core", 60e9, None, 4 * GIB, utilisation=0.6),
-        Device("l4", 30.3e12, 121e12, 24 * GIB),
-        Device("rtx4090", 82.6e12, 165e12, 24 * GIB),
-        Device("a100-40gb", 19.5e12, 312e12, 40 * GIB),
-        Device("a100-80gb", 19.5e12, 312e12, 80 * GIB),
-        Device("h100-80gb", 67e12, 989e12, 80 * GIB),
-        Device("h200", 67e12, 989e12, 141 * 10**9),
-        Device("b200", 75e12, 2250e12, 180 * 10**9),
-        Device("mi300x", 163e12, 1307e12, 192 * 10**9),
+        Device("cpu-core", 60e9, None, 4 * GIB, utilisation=0.6, bandwidth=10e9),
+        Device("l4", 30.3e12, 121e12, 24 * GIB, bandwidth=300e9),
+        Device("rtx4090", 82.6e12, 165e12, 24 * GIB, bandwidth=1008e9),
+        Device("a100-40gb", 19.5e12, 312e12, 40 * GIB, bandwidth=1555e9),
+        Device("a100-80gb", 19.5e12, 312e12, 80 * GIB, bandwidth=2039e9),
+        Device("h100-80gb", 67e12, 989e12, 80 * GIB, bandwidth=3350e9),
+        Device("h200", 67e12, 989e12, 141 * 10**9, bandwidth=4800e9),
+        Device("b200", 75e12, 2250e12, 180 * 10**9, bandwidth=8000e9),
+        Device("mi300x", 163e12, 1307e12, 192 * 10**9, bandwidth=5300e9),
     )
 }
 
@@ -65,6 +68,8 @@ class Plan:
     device: Device
     devices: int
     """That share one run."""
+    sampled_tokens: int = 0
+    """Drawn in post-training, over all runs."""
 
     @property
     def fits(self) -> bool:
