@@ -134,9 +134,9 @@ def test_stopping_saves_and_says_how_far_it_is(policy: Policy, rows: list[dict[s
 
 def test_mistakes_are_one_sentence(policy: Policy, rows: list[dict[str, Any]]) -> None:
     config = SupervisedConfig()
-    with pytest.raises(UserError, match="row 1: the completion was empty"):
+    with pytest.raises(UserError, match="row 2: the completion was empty"):
         Supervised(policy, [rows[0], {"prompt": "a>", "completion": " "}], config).run()
-    with pytest.raises(UserError, match=r"row 0: the prompt's 41 tokens .* at most 32"):
+    with pytest.raises(UserError, match=r"row 1: the prompt's 41 tokens .* at most 32"):
         Supervised(policy, [{"prompt": "a" * 40 + ">", "completion": "b"}], config).run()
     with pytest.raises(UserError, match="no examples"):
         fit(policy, [], config)

@@ -4,6 +4,10 @@ from .corpus import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
 from .loader import PackedLoader as PackedLoader
 from .loader import evaluation_batches as evaluation_batches
+from .rows import as_conversations as as_conversations
+from .rows import read_rows as read_rows
+from .rows import split_pair as split_pair
+from .rows import with_template as with_template
 from .text import read_documents as read_documents
 from .text_tokenizer import Prompt as Prompt
 from .text_tokenizer import TextTokenizer as TextTokenizer

