@@ -34,7 +34,7 @@ from fionalm.posttraining.pairs import (
     sharing_gain,
 )
 from fionalm.posttraining.preference_metrics import preference_means, preference_sums
-from fionalm.posttraining.preferences import Sharing
+from fionalm.posttraining.preferences_config import Sharing
 
 VOCAB = len(ALPHABET) + 1
 FAST = OptimizerConfig(lr=3e-3)

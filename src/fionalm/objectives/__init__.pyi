@@ -20,7 +20,7 @@ from .policy_gradient import clipped_loss as clipped_loss
 from .policy_gradient import group_advantages as group_advantages
 from .policy_gradient import kl_estimate as kl_estimate
 from .policy_gradient import reinforce_loss as reinforce_loss
-from .preferences import PREFERENCE_KINDS as PREFERENCE_KINDS
-from .preferences import PreferenceKind as PreferenceKind
+from .preference_kinds import PREFERENCE_KINDS as PREFERENCE_KINDS
+from .preference_kinds import PreferenceKind as PreferenceKind
 from .preferences import log_ratio as log_ratio
 from .preferences import preference_loss as preference_loss

@@ -20,16 +20,13 @@ h = log[pi(y1) ref(y2) / (ref(y1) pi(y2))] and of the label p = P(y1 preferred t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fionalm.errors import UserError, choice_error
-
-PreferenceKind = Literal["dpo", "cdpo", "geometric_dpo", "ipo", "cipo", "geometric_ipo", "ropo", "geometric_ropo"]
-PREFERENCE_KINDS: tuple[PreferenceKind, ...] = get_args(PreferenceKind)
+from fionalm.objectives.preference_kinds import PREFERENCE_KINDS, PreferenceKind
 
 
 def preference_loss(

@@ -8,6 +8,7 @@ from .best_of_n import BestOfNResult as BestOfNResult
 from .best_of_n_config import BestOfNConfig as BestOfNConfig
 from .config import FinetuneConfig as FinetuneConfig
 from .config import LoraConfig as LoraConfig
+from .config import SupervisedConfig as SupervisedConfig
 from .forward import completion_logps as completion_logps
 from .forward import features as features
 from .forward import token_logps as token_logps
@@ -20,11 +21,13 @@ from .pairs import pair_logps as pair_logps
 from .policy import Policy as Policy
 from .policy import load_policy as load_policy
 from .preferences import Preferences as Preferences
-from .preferences import PreferencesConfig as PreferencesConfig
 from .preferences import PreferencesResult as PreferencesResult
+from .preferences_config import PreferencesConfig as PreferencesConfig
+from .rest_em import RestEM as RestEM
+from .rest_em import RestEMResult as RestEMResult
+from .rest_em_config import RestEMConfig as RestEMConfig
 from .run import Run as Run
 from .run import open_run as open_run
 from .supervised import Fit as Fit
 from .supervised import Supervised as Supervised
-from .supervised import SupervisedConfig as SupervisedConfig
 from .supervised import fit as fit

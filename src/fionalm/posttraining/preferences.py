@@ -13,14 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fionalm.errors import UserError, choice_error
-from fionalm.objectives import PREFERENCE_KINDS, PreferenceKind, preference_loss
-from fionalm.posttraining.config import FinetuneConfig
+from fionalm.errors import UserError
+from fionalm.objectives import preference_loss
 from fionalm.posttraining.learner import Learner
 from fionalm.posttraining.pairs import (
     SHARING_PAYS_FROM,
@@ -34,6 +33,7 @@ from fionalm.posttraining.pairs import (
 )
 from fionalm.posttraining.policy import Policy
 from fionalm.posttraining.preference_metrics import preference_means, preference_sums
+from fionalm.posttraining.preferences_config import PreferencesConfig
 from fionalm.posttraining.reference_logps import reference_logps
 from fionalm.posttraining.run import MODEL_FOLDER, Run, fingerprint, open_run
 from fionalm.posttraining.supervised import batch_of
@@ -41,55 +41,6 @@ from fionalm.progress import progress
 from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
 from fionalm.training.interrupt import stop_on_signals
-
-Sharing = Literal["auto", "always", "never"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreferencesConfig(FinetuneConfig):
-    """Preference optimization."""
-
-    loss: PreferenceKind = "geometric_dpo"
-    """`dpo`, `cdpo`, `geometric_dpo`, `ipo`, `cipo`, `geometric_ipo`, `ropo` or `geometric_ropo`."""
-    beta: float = 0.0
-    """Scale of the implicit reward; 0: the paper's, 0.1, and 1 for the IPO family."""
-    ropo_gamma: float = 0.1
-    """Weight of ROPO's DPO term."""
-    ropo_eta: float = 2.0
-    """Weight of ROPO's bounded term."""
-    average_logps: bool = False
-    """Means over a completion's tokens in place of sums, as some IPO implementations take them."""
-    shared_prompt: Sharing = "auto"
-    """Chosen and rejected share one forward pass over their prompt: where that is measured to be faster and the model
-    can, always, or never."""
-    epochs: float = 1.0
-    """Times that each pair is learnt from."""
-    steps: int = 0
-    """Updates, in place of epochs; 0: as many as the epochs have."""
-    validate_every: int = 0
-    """Steps between validations; 0: only after the last step."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in PREFERENCE_KINDS:
-            raise choice_error("loss", self.loss, PREFERENCE_KINDS)
-        if self.shared_prompt not in get_args(Sharing):
-            raise choice_error("shared_prompt", self.shared_prompt, get_args(Sharing))
-        if not 0 <= self.beta < math.inf:
-            raise UserError(f"beta {self.beta}: expected a number above 0, or 0 for the paper's")
-        if not 0 < self.epochs < math.inf:
-            raise UserError(f"epochs {self.epochs}: expected a number above 0")
-        if min(self.steps, self.validate_every) < 0:
-            raise UserError(f"steps {self.steps} and validate_every {self.validate_every}: expected 0 or more")
-
-    @property
-    def chosen_beta(self) -> float:
-        """Beta as given, or the paper's."""
-        return self.beta or (1.0 if self.loss.endswith("ipo") else 0.1)
-
-    def total_steps(self, pairs: int) -> int:
-        """Return the updates of a training on so many pairs."""
-        return self.steps or max(1, math.ceil(self.epochs * pairs / min(self.batch_size, pairs)))
 
 
 @dataclass
