@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fionalm.errors import UserError, choice_error
+from fionalm.errors import UserError
 from fionalm.posttraining.batches import Example, collate, encode_example, length_buckets
-from fionalm.posttraining.config import FinetuneConfig
+from fionalm.posttraining.config import SupervisedConfig
 from fionalm.posttraining.forward import completion_logps
 from fionalm.posttraining.learner import Learner
 from fionalm.posttraining.policy import Policy
@@ -29,43 +29,8 @@ from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
 from fionalm.training.interrupt import stop_on_signals
 
-Average = Literal["token", "example"]
 Validate = Callable[[Policy], float]
 """How good the policy is, larger is better; called in every process, and the main one's value counts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SupervisedConfig(FinetuneConfig):
-    """Supervised fine-tuning."""
-
-    epochs: float = 1.0
-    """Times that each example is learnt from."""
-    steps: int = 0
-    """Updates, in place of epochs; 0: as many as the epochs have."""
-    average: Average = "token"
-    """A batch's loss is the mean over its completions' tokens, or over its examples, each with its tokens' sum."""
-    validate_every: int = 0
-    """Steps between validations; 0: after every epoch. There is one after the last step too."""
-    patience: int = 0
-    """Validations in a row without a new best until training stops; 0: it never stops early."""
-    samples: int = 4
-    """Prompts whose greedy completions are kept in the run folder at the end."""
-    max_tokens: int = 128
-    """Tokens of such a completion at most."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.epochs < math.inf:
-            raise UserError(f"epochs {self.epochs}: expected a number above 0")
-        for name in ("steps", "validate_every", "patience", "samples"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
-        if self.average not in get_args(Average):
-            raise choice_error("average", self.average, get_args(Average))
-
-    def total_steps(self, examples: int) -> int:
-        """Return the updates of a training on so many examples."""
-        return self.steps or max(1, math.ceil(self.epochs * examples / min(self.batch_size, examples)))
 
 
 class MetricsSink(Protocol):
