@@ -64,6 +64,23 @@ def test_a_judge_that_likes_a_place_gives_a_half() -> None:
     assert Judge(Tokens()).preferences(["q"], ["abc"], ["abcdef"]) == [0.5]
 
 
+class Silent:
+    """An endpoint whose answers begin with neither choice, or with one of them alone."""
+
+    def __init__(self, *logps: float) -> None:
+        self.logps = logps
+
+    def choice_logps(self, prompts: Sequence[Any], choices: Sequence[str]) -> list[list[float]]:
+        return [list(self.logps) for _ in prompts]
+
+
+def test_what_an_endpoint_does_not_list_is_counted() -> None:
+    (found,) = Judge(Silent(-math.inf, -math.inf)).judge(["q"], ["a"], ["b"])
+    assert found.preference == 0.5 and found.unanswered == 2
+    (found,) = Judge(Silent(-math.inf, -1.0)).judge(["q"], ["a"], ["b"])
+    assert (found.shown_first, found.shown_second, found.unanswered) == (0.0, 1.0, 0)
+
+
 def test_token_log_probabilities_are_summed() -> None:
     assert choice_logps(Tokens(), ["a", "b"], ["(1)", "(2)"]) == [[-2.0, -3.0]] * 2
 

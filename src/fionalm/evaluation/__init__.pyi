@@ -1,3 +1,12 @@
 from .at_k import best_of_k as best_of_k
 from .at_k import majority_at_k as majority_at_k
 from .at_k import pass_at_k as pass_at_k
+from .co_scaling import CoScaling as CoScaling
+from .co_scaling import co_scaling as co_scaling
+from .metrics import Evaluation as Evaluation
+from .metrics import Metric as Metric
+from .metrics import evaluate_samples as evaluate_samples
+from .metrics import paired_difference as paired_difference
+from .win_rates import WinRate as WinRate
+from .win_rates import wilcoxon as wilcoxon
+from .win_rates import win_rate as win_rate

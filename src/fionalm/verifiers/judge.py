@@ -59,6 +59,8 @@ class Judgement:
     """P(first completion is better) where it stood at (1)."""
     shown_second: float
     """P(first completion is better) where it stood at (2)."""
+    unanswered: int = 0
+    """Orders, of the two, in which an endpoint listed neither (1) nor (2); 1/2 stands for their probability."""
 
     @property
     def preference(self) -> float:
@@ -133,9 +135,16 @@ class Judge:
             )
         questions = [self.question(*pair) for pair in zip(prompts, firsts, seconds, strict=True)]
         questions += [self.question(*pair) for pair in zip(prompts, seconds, firsts, strict=True)]
-        of_place_one = [_first_of_two(*logps) for logps in choice_logps(self.sampler, questions, CHOICES)]
-        forward, swapped = of_place_one[: len(prompts)], of_place_one[len(prompts) :]
-        return [Judgement(p, 1 - q) for p, q in zip(forward, swapped, strict=True)]
+        logps = choice_logps(self.sampler, questions, CHOICES)
+        both_orders = zip(logps[: len(prompts)], logps[len(prompts) :], strict=True)
+        return [
+            Judgement(
+                _first_of_two(*forward),
+                1 - _first_of_two(*swapped),
+                unanswered=sum(max(order) == -math.inf for order in (forward, swapped)),
+            )
+            for forward, swapped in both_orders
+        ]
 
     def question(
         self, prompt: Prompt, first: str | Sequence[Message], second: str | Sequence[Message]
