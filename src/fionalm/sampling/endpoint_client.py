@@ -189,8 +189,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an answer asks to wait, or None (RFC 9110: a number or a date)."""
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
+        if value is None:
+            continue
         try:
-            return max(float(value) * scale, 0.0) if value else None
+            return max(float(value) * scale, 0.0)
         except ValueError:
             date = email.utils.parsedate_tz(value)
             if date is not None:

@@ -28,7 +28,7 @@ LARGEST_BODY = 16 * 2**20
 
 
 def build_app(sampler: EngineSampler, name: str, *, api_key: str | None = None) -> Starlette:
-    """Return the ASGI application; its lifespan starts and stops the engine's loop.
+    """Return the ASGI application; its lifespan starts and stops the engine's loop, `app.state.loop`.
 
     Args:
         sampler: what completes.
@@ -64,8 +64,8 @@ class _Server:
         self.loop: ServingLoop | None = None
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _app: Any) -> AsyncIterator[None]:
-        self.loop = ServingLoop(self.sampler)
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        self.loop = app.state.loop = ServingLoop(self.sampler)
         try:
             yield
         finally:

@@ -88,6 +88,8 @@ class ServingLoop:
         self.tokenizer = sampler.tokenizer
         self.steps = self.rows = 0
         """Steps taken, and rows in them: their ratio is the mean batch."""
+        self.active: list[Draw] = []
+        """The batch's rows."""
         self._changed = threading.Condition()
         self._waiting: deque[_Group] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -161,11 +163,11 @@ class ServingLoop:
     def _work(self) -> None:
         with evaluating(self.sampler.model), torch.no_grad():
             while self._wait():
-                active: list[Draw] = []
                 try:
-                    self._run(active)
+                    self._run(self.active)
                 except Exception as error:  # out of memory, say: these requests fail, the server goes on
-                    self._fail(active, f"{type(error).__name__}: {error}")
+                    self._fail(self.active, f"{type(error).__name__}: {error}")
+                    self.active.clear()
         self._fail([draw for group in self._waiting for draw in group.draws], "the server is stopping")
         for _, future in self._calls:
             future.cancel()
@@ -194,6 +196,7 @@ class ServingLoop:
                     active[:] = [active[index] for index in order]
         if self._closed:
             self._fail(active, "the server is stopping")
+            active.clear()
 
     def _admit(self, cache: Any, active: list[Draw]) -> None:
         """Read the next prompt and let its completions join, as many as there is room for."""

@@ -109,9 +109,10 @@ class Reply:
         if self.request.chat:
             return {"content": [self._token(*one) for one in zip(previous, names, steps, strict=True)], "refusal": None}
         offsets = [offset + sum(map(len, names[:place])) for place in range(len(names))]
+        # Tokens that are halves of a character have one name: the most likely keeps it.
         tops = [
-            {name: step.logp} | {pieces.piece(last, token): logp for token, logp in step.top}
-            for last, name, step in zip(previous, names, steps, strict=True)
+            {pieces.piece(last, token): logp for token, logp in ((step.token, step.logp), *reversed(step.top))}
+            for last, step in zip(previous, steps, strict=True)
         ]
         return {
             "tokens": names,
