@@ -57,7 +57,7 @@ class Evaluation:
     """Share of samples that ended at the length limit."""
     metrics: Sequence[Metric] = field(default_factory=list)
 
-    def find(self, name: MetricName, k: int) -> Metric | None:
+    def find(self, name: str, k: int) -> Metric | None:
         """Return a metric, or None if it could not be computed."""
         return next((metric for metric in self.metrics if (metric.name, metric.k) == (name, k)), None)
 

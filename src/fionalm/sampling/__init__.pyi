@@ -8,6 +8,7 @@ from .generate import GenerateSampler as GenerateSampler
 from .make import make_sampler as make_sampler
 from .records import SampleRecord as SampleRecord
 from .records import SampleStore as SampleStore
+from .records import read_samples as read_samples
 from .server import build_app as build_app
 from .types import Completion as Completion
 from .types import Sampler as Sampler

@@ -1,0 +1,167 @@
+"""`fiona evaluate win-rate`: completions against reference answers, by a judge's log-probabilities in both orders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from fionalm.commands.options import Positional
+from fionalm.errors import UserError
+from fionalm.paths import write_error
+
+if TYPE_CHECKING:
+    from fionalm.report import Chart
+    from fionalm.verifiers import Judge, Judgement
+
+CHUNK = 16
+"""Pairs judged between two writes: a kill loses at most so many."""
+JUDGEMENTS_FILE = "judgements.jsonl"
+NEEDED = ("prompt", "completion", "reference")
+
+
+def win_rate(
+    file: Positional[Annotated[str, tyro.conf.arg(metavar="FILE")]],
+    judge: Annotated[str, tyro.conf.arg(metavar="MODEL|URL")],
+    criterion: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None,
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=COLUMN...")] = (),
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/win-rate"),
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    quiet: bool = False,
+) -> None:
+    """Measure how often completions are preferred to reference answers, by a judge model.
+
+    The judge sees each pair in both orders; p is the mean softmax of its log-probabilities of answering (1) or (2).
+    Reported: the binary win rate (p above 1/2), the percentage (mean p), their 95% intervals over prompts, and
+    Wilcoxon's signed-rank test. The same command resumes a stopped one.
+
+    For example: fiona evaluate win-rate pairs.jsonl --judge smollm2 --limit 50
+
+    Args:
+        file: rows with prompt, completion and reference: .jsonl, .json, .csv, .parquet, or hf:NAME.
+        judge: a model here, or http://HOST:PORT/v1#MODEL for an endpoint that gives log-probabilities.
+        criterion: what better means; default: more helpful, correct and harmless.
+        columns: the file's own names, such as completion=output.
+        limit: rows at most.
+        batch: questions that a local judge reads at once.
+        out: folder of the results.
+        seed: of the bootstrap.
+        quiet: show no progress.
+    """
+    from fionalm.commands.outcome import columns as aligned
+    from fionalm.commands.outcome import diagnosis
+    from fionalm.data import read_rows
+    from fionalm.evaluation import win_rate as rates
+    from fionalm.report import Section, Table
+
+    renames = _renames(columns)
+    rows = read_rows(file, columns=renames, need=NEEDED, limit=limit)
+    settings = {"file": file, "judge": judge, "criterion": criterion, "columns": renames, "limit": limit, "seed": seed}
+    asked = _judge(judge, criterion, batch)
+    with diagnosis(out, f"Win rate of {Path(file).name}", settings) as opened:
+        judged = _judgements(asked, rows, out / JUDGEMENTS_FILE, quiet=quiet)
+        found = rates([[one.shown_first, one.shown_second] for one in judged], seed=seed)
+        unanswered = sum(one.unanswered for one in judged)
+        result = {**found.to_dict(), "unanswered": unanswered, "preferences": [one.preference for one in judged]}
+        names, table = _table(found, unanswered)
+        print(aligned(names, table))
+        text = f"{found.pairs} prompts, each judged in both orders by {judge}."
+        chart = (_chart([one.preference for one in judged]), "Prompts by the judge's mean p in both orders.")
+        opened.finish(result, {"win-rate": chart}, [Section("Win rate", text, [Table(names, table)], ["win-rate"])])
+
+
+def _renames(given: Sequence[str]) -> dict[str, str]:
+    for word in given:
+        if word.partition("=")[0] not in NEEDED or not word.partition("=")[2]:
+            raise UserError(f"--columns {word}: expected NAME=COLUMN with NAME one of {', '.join(NEEDED)}")
+    return dict(word.split("=", 1) for word in given)
+
+
+def _judge(spec: str, criterion: str | None, batch: int) -> Judge:
+    from fionalm.sampling import make_sampler
+    from fionalm.verifiers import Judge
+
+    sampler: Any = make_sampler(spec, max_batch=batch)
+    return Judge(sampler) if criterion is None else Judge(sampler, criterion=criterion)
+
+
+def _judgements(judge: Judge, rows: Sequence[dict[str, Any]], path: Path, *, quiet: bool) -> list[Judgement]:
+    """Judge the rows that the file has not yet, in chunks; a row is known by what it holds."""
+    from fionalm.progress import progress
+
+    texts = [json.dumps([row[name] for name in NEEDED]) for row in rows]
+    keys = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts]
+    known = _read(path)
+    waiting = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+    with progress(len(waiting), "judging", "pairs", quiet=quiet or not waiting) as bar:
+        items = list(waiting.items())
+        for start in range(0, len(items), CHUNK):
+            chunk = items[start : start + CHUNK]
+            prompts, ours, references = ([row[name] for _, row in chunk] for name in NEEDED)
+            found = dict(zip([key for key, _ in chunk], judge.judge(prompts, ours, references), strict=True))
+            _append(path, found)
+            known.update(found)
+            bar.advance(len(chunk))
+    return [known[key] for key in keys]
+
+
+def _read(path: Path) -> dict[str, Judgement]:
+    from fionalm.verifiers import Judgement
+
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:  # a kill tore the last line
+        path.write_text(whole, encoding="utf-8")
+    found = {}
+    for line in whole.splitlines():
+        values = json.loads(line)
+        found[values.pop("key")] = Judgement(**values)
+    return found
+
+
+def _append(path: Path, judgements: dict[str, Judgement]) -> None:
+    text = "".join(json.dumps({"key": key, **asdict(one)}) + "\n" for key, one in judgements.items())
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _table(found: Any, unanswered: int) -> tuple[list[str], list[list[Any]]]:
+    from fionalm.report.wording import format_interval
+
+    rows: list[list[Any]] = [
+        [f"win rate, {name}", one.estimate, format_interval(one.low, one.high)]
+        for name, one in (("binary", found.binary), ("percentage", found.percentage))
+    ]
+    rows += [
+        ["Wilcoxon p-value", found.p_value, ""],
+        ["both orders agree", found.consistent, ""],
+        ["liking for the first place", found.shown_first, ""],
+        ["orders without an answer", unanswered, ""],
+        ["prompts", found.pairs, ""],
+    ]
+    return ["measure", "value", "95% interval"], rows
+
+
+def _chart(preferences: Sequence[float]) -> Chart:
+    import numpy as np
+
+    from fionalm.report import Line, lines_with_intervals
+
+    counts, edges = np.histogram(preferences, bins=20, range=(0, 1))
+    x = np.repeat(edges, 2)[1:-1]
+    line = Line("prompts", x, np.repeat(counts, 2))
+    return lines_with_intervals(
+        [line], x_label="p, completion better than reference", y_label="prompts", x_references={"1/2": 0.5}
+    )
