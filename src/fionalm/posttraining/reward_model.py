@@ -1,0 +1,181 @@
+"""A learned verifier: a causal language model with a scalar head, which scores completions of prompts.
+
+    RewardTrainer(load_policy("smollm2"), rows, RewardConfig(), out="runs/reward").run()
+    RewardModel.load("runs/reward").score(["2+2="], ["4"])
+
+Rows with `label` (or `reward`: right or wrong samples) train it by cross-entropy, rows with `chosen` and `rejected` by
+the Bradley-Terry likelihood. It is what selects in BoN-RL-V, and `fiona sample --verifier reward:FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fionalm.data import Prompt, TextTokenizer, completion_text
+from fionalm.data.text_tokenizer import Message
+from fionalm.errors import UserError
+from fionalm.models import load_model
+from fionalm.paths import atomic_write_text
+from fionalm.posttraining.batches import Example, length_buckets
+from fionalm.posttraining.forward import features
+from fionalm.posttraining.policy import Policy
+from fionalm.posttraining.run import MODEL_FOLDER
+from fionalm.training.distributed import World
+
+HEAD_FILE = "reward_head.safetensors"
+FACTS_FILE = "reward.json"
+
+
+class ScalarHead(nn.Module):
+    """A causal language model whose features at a row's last token give one number."""
+
+    def __init__(self, model: nn.Module, *, seed: int = 0) -> None:
+        super().__init__()
+        self.model = model
+        width = model.get_input_embeddings().weight.shape[1]  # pyright: ignore
+        self.score = nn.Linear(width, 1)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.score.weight.normal_(std=width**-0.5, generator=generator)
+            self.score.bias.zero_()
+        # The head of words is not computed: what several processes wait for must have gradients.
+        words, table = model.get_output_embeddings(), model.get_input_embeddings()  # pyright: ignore
+        if words is not None and words.weight is not table.weight:
+            words.requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Return the scores [b] of rows [b, s], padded at the right, of the given lengths [b]."""
+        found = features(self.model, input_ids)
+        last = found[torch.arange(len(found), device=found.device), lengths - 1]
+        return self.score(last.to(self.score.weight.dtype)).squeeze(-1)
+
+
+class RewardModel:
+    """Scores completions; larger is better. With labels the score is the logit of being right.
+
+    Args:
+        module: a `ScalarHead`.
+        tokenizer: of its language model.
+    """
+
+    def __init__(self, module: ScalarHead, tokenizer: Any) -> None:
+        self.module = module.eval()
+        self.tokenizer = TextTokenizer(tokenizer)
+        config = getattr(module.model, "config", None)
+        self.context: int | None = getattr(config, "max_seq_len", None) or getattr(
+            config, "max_position_embeddings", None
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.module.score.weight.device
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[float]:
+        """Return `score(prompts, completions)`, so that the model itself is a selector."""
+        return self.score(prompts, completions)
+
+    @torch.no_grad()
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str | Sequence[Message]],
+        *,
+        micro_batch_tokens: int = 16384,
+    ) -> list[float]:
+        """Return a score for each completion; one too long for the context is scored by what fits.
+
+        Args:
+            prompts: one a completion.
+            completions: texts, or messages of which the content counts.
+            micro_batch_tokens: tokens of one forward pass.
+
+        Raises:
+            UserError: as many prompts as completions are not there.
+        """
+        if len(prompts) != len(completions):
+            raise UserError(f"{len(prompts)} prompts for {len(completions)} completions: expected one each")
+        examples = self.encode(prompts, completions)
+        scores = torch.zeros(len(examples))
+        for part in length_buckets([example.length for example in examples], micro_batch_tokens):
+            input_ids, lengths = stacked([examples[index] for index in part], self.tokenizer.pad_id, self.device)
+            scores[part] = self.module(input_ids, lengths).float().cpu()
+        return scores.tolist()
+
+    def encode(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[Example]:
+        """Return prompts and completions as token ids, cut to the context; equal neighbouring prompts are read once."""
+        found: list[Example] = []
+        latest: tuple[Prompt, tuple[int, ...]] | None = None
+        for prompt, completion in zip(prompts, completions, strict=True):
+            if latest is None or latest[0] is not prompt:
+                latest = (prompt, tuple(self.tokenizer.encode_prompt(prompt)))
+            ids = tuple(self.tokenizer.encode_completion(completion_text(completion)))
+            room = None if self.context is None else max(self.context - len(latest[1]), 0)
+            found.append(Example(latest[1][: self.context], ids[:room]))
+        return found
+
+    def save(self, folder: str | Path, *, policy: Policy | None = None, world: World | None = None) -> None:
+        """Write the language model, as `load_model` reads it, with the head beside it.
+
+        Args:
+            folder: made if absent.
+            policy: of the language model, which knows its adapters; None: there are none.
+            world: the processes, each of which calls this.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        from fionalm.models.weight_files import write_safetensors
+
+        folder, world = Path(folder), world or World(self.device)
+        policy = policy or Policy(self.module.model, self.tokenizer, device=self.device)
+        policy.save(folder, world=world)
+        tensors = {name: _whole(value).detach().cpu() for name, value in self.module.score.state_dict().items()}
+
+        def write() -> None:
+            write_safetensors(folder / HEAD_FILE, tensors)
+            atomic_write_text(folder / FACTS_FILE, json.dumps({"kind": "scalar head"}) + "\n")
+
+        world.on_main(write)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> RewardModel:
+        """Load what `save` wrote, or a run's folder that holds it.
+
+        Raises:
+            UserError: there is no reward model.
+        """
+        from safetensors.torch import load_file
+
+        from fionalm.training.distributed import pick_device
+
+        path = Path(folder).expanduser()
+        if not (path / HEAD_FILE).exists():
+            path = path / MODEL_FOLDER
+        if not (path / HEAD_FILE).exists():
+            raise UserError(
+                f"there is no reward model in {folder}: expected {HEAD_FILE}, as `fiona finetune reward` writes it"
+            )
+        model, tokenizer = load_model(path)
+        module = ScalarHead(model)
+        module.score.load_state_dict(load_file(path / HEAD_FILE))
+        return cls(module.to(pick_device(device)), tokenizer)
+
+
+def stacked(examples: Sequence[Example], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return rows [b, s], padded at the right, and their lengths [b]."""
+    lengths = [example.length for example in examples]
+    input_ids = torch.full((len(examples), max(lengths)), pad_id, dtype=torch.long)
+    for row, (prompt, completion) in enumerate(examples):
+        input_ids[row, : lengths[row]] = torch.tensor([*prompt, *completion])
+    return input_ids.to(device), torch.tensor(lengths, device=device)
+
+
+def _whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
