@@ -124,7 +124,8 @@ def _read(path: Path) -> dict[str, Judgement]:
     found = {}
     for line in whole.splitlines():
         values = json.loads(line)
-        found[values.pop("key")] = Judgement(**values)
+        key = values.pop("key")
+        found[key] = Judgement(**values)
     return found
 
 
