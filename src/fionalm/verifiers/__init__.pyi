@@ -10,6 +10,9 @@ from .matching import NumberVerifier as NumberVerifier
 from .math_answers import MathVerifier as MathVerifier
 from .math_answers import VerifierError as VerifierError
 from .math_answers import math_equal as math_equal
+from .program import ProgramResult as ProgramResult
+from .program import ProgramVerifier as ProgramVerifier
+from .program import run_program as run_program
 from .types import Verdict as Verdict
 from .types import Verifier as Verifier
 from .types import count_outcomes as count_outcomes

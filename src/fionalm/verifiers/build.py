@@ -11,9 +11,10 @@ from fionalm.errors import UserError, choice_error, nearest
 from fionalm.verifiers.functions import FunctionVerifier, load_function
 from fionalm.verifiers.matching import ExactVerifier, NumberVerifier
 from fionalm.verifiers.math_answers import MathVerifier
+from fionalm.verifiers.program import ProgramVerifier
 from fionalm.verifiers.types import Verdict
 
-VERIFIERS = {"math": MathVerifier, "number": NumberVerifier, "exact": ExactVerifier}
+VERIFIERS = {"math": MathVerifier, "number": NumberVerifier, "exact": ExactVerifier, "code": ProgramVerifier}
 PYTHON = "python:"
 
 
