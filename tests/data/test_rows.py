@@ -106,6 +106,14 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     assert (row["prompt"], row["completion"], row["say"]) == ("a", "b", "b")
 
 
+def test_optional_columns_are_checked_where_they_are(tmp_path: Path) -> None:
+    path = _write(tmp_path / "d.jsonl", [PAIR | {"soft_label": "0.75"}])
+    assert read_rows(path, optional=("soft_label", "answer"))[0]["soft_label"] == 0.75
+    assert "soft_label" not in read_rows(_write(path, [PAIR]), optional=("soft_label",))[0]
+    with pytest.raises(UserError, match="row 1 .* soft_label is 2"):
+        read_rows(_write(path, [PAIR | {"soft_label": 2}]), optional=("soft_label",))
+
+
 def test_messages_are_split(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     path = _write(tmp_path / "d.jsonl", [{"messages": talk}])

@@ -44,6 +44,7 @@ def read_rows(
     split: str = "train",
     columns: Mapping[str, str] | None = None,
     need: Sequence[str] = (),
+    optional: Sequence[str] = (),
     limit: int | None = None,
 ) -> list[Row]:
     """Return a dataset's rows, each with the columns needed and those that it has besides.
@@ -55,6 +56,7 @@ def read_rows(
         need: columns that every row must have, such as `prompt`, `completion`, `chosen`, `rejected`, `soft_label`,
             `answer`. A `prompt` that is missing beside `chosen` and `rejected` is split off them, and `prompt` and
             `completion` off `messages`.
+        optional: columns that are treated the same if the dataset has them.
         limit: rows to read at most; None: all.
 
     Raises:
@@ -67,6 +69,8 @@ def read_rows(
     if not rows:
         raise UserError(f"{source} has no rows: expected at least one")
     present = list(dict.fromkeys(key for row in rows[:1000] for key in row))
+    there = {*present, *(columns or {})}
+    need = [*need, *(name for name in optional if there & {name, *KNOWN_AS.get(name, ())})]
     renames = _renames(source, present, columns or {}, need)
     taken = [_take(row, renames, need, f"row {number} of {source}") for number, row in enumerate(rows, 1)]
     without = [] if "prompt" not in need or "prompt" in renames else _empty_replies(taken)

@@ -60,11 +60,11 @@ class TextTokenizer:
         """Return a completion's token ids, with end-of-sequence unless told otherwise."""
         return self._encode_plain(text) + ([self.eos_id] if end else [])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens left out."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Return the text of token ids, with or without special tokens."""
         if self._plain:
-            return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+            return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=not special)
+        options = {"skip_special_tokens": not special, "clean_up_tokenization_spaces": False}
         return self.tokenizer.decode([int(token) for token in ids], **options)
 
     def render(self, prompt: Prompt) -> str:

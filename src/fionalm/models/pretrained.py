@@ -176,7 +176,10 @@ def load_model_tokenizer(path: Path) -> Any:
         return Tokenizer.from_file(str(path / "tokenizer.json"))
     with _sentence_on_failure(f"the tokenizer in {path}"):
         if (path / "tokenizer_config.json").exists():
-            return transformers.AutoTokenizer.from_pretrained(path)
+            # AutoTokenizer asks config.json first, and does not know the own format.
+            own = (path / "config.json").exists() and _read_config(path).get("model_type") == OWN_MODEL_TYPE
+            kind = transformers.PreTrainedTokenizerFast if own else transformers.AutoTokenizer
+            return kind.from_pretrained(path)
         # A bare tokenizer.json, as a run folder has: documents end with END_OF_TEXT, which may also pad.
         tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
         if END_OF_TEXT in tokenizer.get_vocab():
