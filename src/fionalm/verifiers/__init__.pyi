@@ -1,9 +1,11 @@
 from .build import OpenVerifier as OpenVerifier
 from .build import make_verifier as make_verifier
+from .cached import CachedVerifier as CachedVerifier
 from .functions import FunctionVerifier as FunctionVerifier
 from .functions import reward_function as reward_function
 from .judge import Judge as Judge
 from .judge import Judgement as Judgement
+from .judge import check_answered as check_answered
 from .judge import choice_logps as choice_logps
 from .matching import ExactVerifier as ExactVerifier
 from .matching import NumberVerifier as NumberVerifier

@@ -12,11 +12,14 @@ module more would cost each program milliseconds, hence `posix` for `os`.
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]
 import posix
 import sys
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes as long as starting the interpreter
+    from typing import Any
+
     from fionalm.verifiers.rpc import Peer, dump, load, read_frame, write_frame
 
 PR_SET_DUMPABLE = 4
@@ -30,6 +33,7 @@ def main(jobs: int, report: int) -> None:
     sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix)]
     _be_killed_first()
     _hide()
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a sandbox never gets from inside
     write_frame(report, dump("ready"))
     job = load(read_frame(jobs))
     if job["kind"] == "functions":
@@ -113,7 +117,9 @@ def _serve_program(incoming: int, outgoing: int) -> None:
     """In the program's process: answer the tests' calls. Nothing in here decides anything."""
     namespace = _module(PROGRAM)
     try:
-        Peer(incoming, outgoing, namespace).serve()
+        Peer(incoming, outgoing, namespace, settle=_flush).serve()
+    except EOFError:
+        pass
     finally:
         _flush()
         posix._exit(1)
@@ -153,8 +159,8 @@ def _run_script(program: str) -> None:
         code = 0 if error.code is None else error.code if isinstance(error.code, int) else 1
         if isinstance(error.code, str):
             sys.stderr.write(error.code + "\n")
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
         code = 1
     try:
         if "threading" in sys.modules:
@@ -204,7 +210,8 @@ def _hide() -> None:
     """
     import _ctypes  # what the ctypes package is built on, without the ten milliseconds of importing that
 
-    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+    itself = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType]
+    prctl = _ctypes.dlsym(itself, "prctl")
     if _ctypes.call_function(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0)) != 0:
         raise OSError("prctl(PR_SET_DUMPABLE) failed")
 
@@ -249,5 +256,5 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BaseException:
-            pass
+        except BaseException:  # the program may have put anything in its place, and closed it
+            continue

@@ -16,7 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 from fionalm.data.text_tokenizer import Message, Prompt, completion_text, is_conversation
 from fionalm.errors import UserError
 
-CHOICES = ("(1)", "(2)")
 TEMPLATE = """Two answers were given to the same request. Decide which one is better: {criterion}.
 
 Request:
@@ -28,9 +27,9 @@ Answer (1):
 Answer (2):
 {second}
 
-Which answer is better? Reply with (1) or (2) only."""
+Which answer is better? Reply with {choices} only."""
 CRITERION = "the one that is more helpful, correct and harmless"
-PLAIN_ENDING = "\n\nThe better answer is "
+PLAIN_ENDING = "\n\nThe better answer is ("
 
 
 @runtime_checkable
@@ -60,7 +59,7 @@ class Judgement:
     shown_second: float
     """P(first completion is better) where it stood at (2)."""
     unanswered: int = 0
-    """Orders, of the two, in which an endpoint listed neither (1) nor (2); 1/2 stands for their probability."""
+    """Orders, of the two, in which an endpoint listed neither choice; 1/2 stands for their probability."""
 
     @property
     def preference(self) -> float:
@@ -79,8 +78,9 @@ class Judge:
     Args:
         sampler: a local engine (its `score` is used) or an endpoint (its `choice_logps`).
         criterion: what better means, in words that end the sentence "Decide which one is better: ...".
-        template: the question, with the fields {prompt}, {first}, {second} and, if wanted, {criterion}.
-        chat: ask in a conversation; None: if the model has a chat template, or says nothing of its tokenizer.
+        template: the question, with the fields {prompt}, {first}, {second} and, if wanted, {criterion} and {choices}.
+        chat: ask in a conversation; False: let the model continue a text, which suits base models and works where a
+            model does not follow instructions. None: if it has a chat template, or says nothing of its tokenizer.
 
     Raises:
         UserError: a sampler that knows no log-probabilities, or a template without its fields.
@@ -106,6 +106,8 @@ class Judge:
         self.criterion, self.template = criterion, template
         tokenizer = getattr(sampler, "tokenizer", None)
         self.chat = getattr(tokenizer, "has_chat_template", tokenizer is None) if chat is None else chat
+        # An endpoint lists likely first tokens alone, so there the choices must differ in the first.
+        self.choices = ("1", "2") if isinstance(sampler, ChoiceSampler) else ("(1)", "(2)")
 
     def preferences(
         self,
@@ -135,7 +137,7 @@ class Judge:
             )
         questions = [self.question(*pair) for pair in zip(prompts, firsts, seconds, strict=True)]
         questions += [self.question(*pair) for pair in zip(prompts, seconds, firsts, strict=True)]
-        logps = choice_logps(self.sampler, questions, CHOICES)
+        logps = choice_logps(self.sampler, questions, self._asked_for)
         both_orders = zip(logps[: len(prompts)], logps[len(prompts) :], strict=True)
         return [
             Judgement(
@@ -152,12 +154,31 @@ class Judge:
         """Return what the judge is asked about one pair: a conversation, or text that the answer continues."""
         fields = {
             "criterion": self.criterion,
+            "choices": " or ".join(self.choices),
             "prompt": request_text(prompt),
             "first": completion_text(first).strip(),
             "second": completion_text(second).strip(),
         }
         text = _filled(self.template, fields)
         return [{"role": "user", "content": text}] if self.chat else text + PLAIN_ENDING
+
+    @property
+    def _asked_for(self) -> tuple[str, ...]:
+        """What may follow the question; in plain text the parenthesis is open already."""
+        return self.choices if self.chat else tuple(choice.removeprefix("(") for choice in self.choices)
+
+
+def check_answered(judgements: Sequence[Judgement]) -> None:
+    """Refuse judgements of which not one is an answer: they would all be 1/2.
+
+    Raises:
+        UserError: the judge answered none.
+    """
+    if judgements and all(one.unanswered == 2 for one in judgements):
+        raise UserError(
+            "the judge named neither answer of any pair: expected a model that follows the instruction, or a plain "
+            "continuation in place of a conversation"
+        )
 
 
 def choice_logps(

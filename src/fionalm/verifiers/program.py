@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,8 @@ class ProgramResult:
     """What became of a program and its tests."""
 
     outcome: ProgramOutcome
-    """`failed`: a test did; `error`: it raised, crashed or ended early; `timeout`, `memory`, `output`: it broke a limit;
-    `broken_tests`: the tests cannot be compiled; `broken`: the sandbox failed, which says nothing of the program."""
+    """`failed`: a test did; `error`: it raised, crashed or ended early; `timeout`, `memory`, `output`: it broke a
+    limit; `broken_tests`: the tests cannot be compiled; `broken`: the sandbox failed, not the program."""
     stdout: str
     stderr: str
     seconds: float
@@ -121,9 +122,8 @@ class ProgramVerifier:
 
     def run(self, programs: Sequence[str], tests: Sequence[Tests]) -> list[ProgramResult]:
         """Run whole programs, each with its tests, and return what became of them."""
-        jobs = [
-            _job(source, test, None, "", f"tests number {i}") for i, (source, test) in enumerate(zip(programs, tests))
-        ]
+        pairs = enumerate(zip(programs, tests, strict=True))
+        jobs = [_job(source, test, None, "", f"tests number {index}") for index, (source, test) in pairs]
         return [_result(reply) for reply in self._pool.map(jobs)]
 
     def check(self, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -189,10 +189,8 @@ def _complete(prefix: str, completion: str, entry_point: str | None) -> str:
 
 def _job(program: str, tests: Any, entry_point: str | None, prefix: str, where: str) -> dict[str, Any]:
     if isinstance(tests, str) and tests.lstrip()[:1] in ("{", "["):
-        try:
+        with contextlib.suppress(ValueError):  # code may begin with a bracket, too
             tests = json.loads(tests)
-        except ValueError:
-            pass  # code may begin with a bracket, too
     if tests is None:
         return {"kind": "scripts", "program": program, "cases": [{"input": "", "output": None}]}
     if isinstance(tests, Mapping):

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import posix
 import sys
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 LONGEST_FRAME = 64 << 20
 SEQUENCES = {"l": list, "t": tuple, "e": set, "z": frozenset}
@@ -39,7 +42,7 @@ def _dump(value: Any, parts: list[bytes], export: Callable[[Any], int] | None) -
         parts.append(b"%s%d;" % (b"s" if kind is str else b"b" if kind is bytes else b"a", len(data)))
         parts.append(data)
     elif kind is list and value and all(type(item) is int for item in value):
-        data = " ".join(["%x" % item for item in value]).encode()
+        data = " ".join([f"{item:x}" for item in value]).encode()
         parts.append(b"I%d;" % len(data))
         parts.append(data)
     elif kind in TAGS:
@@ -200,11 +203,17 @@ class Peer:
     """One end of the pipes between tests and program.
 
     The tests' end asks and answers nothing but calls of functions that the tests passed as arguments. The program's
-    end, which has a `namespace`, answers everything.
+    end, which has a `namespace`, answers everything, and calls `settle` before each answer.
     """
 
-    def __init__(self, incoming: int, outgoing: int, namespace: dict[str, Any] | None = None) -> None:
-        self.incoming, self.outgoing, self.namespace = incoming, outgoing, namespace
+    def __init__(
+        self,
+        incoming: int,
+        outgoing: int,
+        namespace: dict[str, Any] | None = None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.incoming, self.outgoing, self.namespace, self.settle = incoming, outgoing, namespace, settle
         self.objects: list[Any] = []
         self.classes: dict[tuple[str, ...], type] = {}
         self.raised: BaseException | None = None
@@ -254,7 +263,8 @@ class Peer:
         """Return this end's class for a line of exception classes, the last of them a builtin one."""
         kind = getattr(sys.modules["builtins"], names[-1], None)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            kind = RuntimeError  # SystemExit and the like: the program's end must not end the tests
+            # SystemExit and the like: the program's end must not end the tests.
+            kind = self.classes.setdefault(names[-1:], type(names[-1], (RuntimeError,), {}))
         for start in range(len(names) - 2, -1, -1):
             kind = self.classes.setdefault(names[start:], type(names[start], (kind,), {}))
         return kind
@@ -267,10 +277,13 @@ class Peer:
 
     def _answer(self, message: tuple[Any, ...]) -> None:
         try:
-            self._send(("return", self.actions[message[0]](*message[1:])))
+            result = self.actions[message[0]](*message[1:])
+            self.settle()
+            self._send(("return", result))
         except EOFError:
             raise
         except BaseException as error:
+            self.settle()
             try:
                 text = str(error)
             except BaseException:
@@ -343,6 +356,7 @@ class Remote:
         object.__setattr__(self, "_id", index)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it over there."""
         return self._peer.call(self._id, arguments, keywords)
 
     def __getattr__(self, name: str) -> Any:

@@ -34,8 +34,11 @@ ENVIRONMENT |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8:surro
 BOOT = """import marshal, posix
 code, size = b"", {size}
 while len(code) < size: code += posix.read({jobs}, size - len(code))
-space = dict(__name__="harness")
-for part in marshal.loads(code): exec(part, space)
+rpc, harness = marshal.loads(code)
+theirs = dict(__name__="rpc")
+exec(rpc, theirs)
+space = dict({{name: value for name, value in theirs.items() if name[0] != "_"}}, __name__="harness")
+exec(harness, space)
 space["main"]({jobs}, {report})"""
 START_SECONDS = 60.0
 FIRST_USER = 2_000_000_000
@@ -339,7 +342,7 @@ def _kill(pid: int) -> None:
 
 
 def _read(descriptor: int, size: int, deadline: float) -> bytes:
-    if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    if not size or not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
         return b""
     return os.read(descriptor, size)
 
