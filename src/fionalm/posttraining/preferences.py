@@ -10,7 +10,7 @@ run folder, and its weights are not needed after that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
 from fionalm.training.interrupt import stop_on_signals
 
+Measure = Callable[[Policy], Mapping[str, float]]
+"""Numbers of the policy as it is; called in every process, and the main one's count."""
+
 
 @dataclass
 class PreferencesResult:
@@ -69,6 +72,7 @@ class Preferences:
         rows: `prompt`, `chosen`, `rejected` (strings or conversations) and, if there, `soft_label`.
         config: how.
         validation: rows that are not learnt from, measured as the training rows are.
+        measure: measures the policy at each validation; its numbers join the row of metrics.
         out: run folder; None: nothing is written.
         quiet: no progress.
     """
@@ -80,11 +84,13 @@ class Preferences:
         config: PreferencesConfig,
         *,
         validation: Sequence[Mapping[str, Any]] | None = None,
+        measure: Measure | None = None,
         out: str | Path | None = None,
         quiet: bool = False,
     ) -> None:
         self.policy, self.rows, self.config = policy, rows, config
-        self.validation, self.out, self.quiet = validation or (), out, quiet
+        self.validation, self.measure = validation or (), measure
+        self.out, self.quiet = out, quiet
 
     def run(self) -> PreferencesResult:
         """Train, save the model, and return what came of it.
@@ -124,6 +130,7 @@ class Preferences:
 class _Training:
     def __init__(self, trainer: Preferences, run: Run, world: World) -> None:
         self.policy, self.config, self.run, self.world = trainer.policy, trainer.config, run, world
+        self.measure = trainer.measure
         self.quiet = trainer.quiet or not world.is_main
         self.pairs, self.validation = trainer.encode(trainer.rows), trainer.encode(trainer.validation)
         self.batch_size = min(self.config.batch_size, len(self.pairs))
@@ -170,10 +177,13 @@ class _Training:
                 row = self._step()
                 done = learner.step_number
                 last = done == total
-                validates = bool(self.validation) and (last or _is_due(done, config.validate_every))
-                if validates:
+                validates = last or _is_due(done, config.validate_every)
+                if validates and self.validation:
                     validation = self._validate()
                     row |= {f"validation/{name}": value for name, value in validation.items()}
+                if validates and self.measure is not None:
+                    found = self.measure(self.policy)
+                    row |= self.world.on_main(lambda found=found: dict(found))
                 if last or validates or row["step"] % config.log_every == 0:
                     self.run.append(row)
                 self.losses = [*self.losses, row["loss"]][-math.ceil(total / 10) :]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "scaling-exponents": "fionalm.studies.scaling_exponents",
+    "soft-preferences": "fionalm.studies.soft_preferences",
     "training-instabilities": "fionalm.studies.training_instabilities",
 }
 

@@ -7,3 +7,11 @@ from .splits import split_of as split_of
 from .word_problems import WORD_ALPHABET as WORD_ALPHABET
 from .word_problems import WordProblem as WordProblem
 from .word_problems import word_problem_rows as word_problem_rows
+from .letter_preferences import COMPLETIONS as COMPLETIONS
+from .letter_preferences import LETTER_ALPHABET as LETTER_ALPHABET
+from .letter_preferences import LETTERS as LETTERS
+from .letter_preferences import WORST_REWARD as WORST_REWARD
+from .letter_preferences import letter_demonstrations as letter_demonstrations
+from .letter_preferences import letter_prompts as letter_prompts
+from .letter_preferences import letter_reward as letter_reward
+from .letter_preferences import letter_rewards as letter_rewards

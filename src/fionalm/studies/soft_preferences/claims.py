@@ -9,7 +9,7 @@ from __future__ import annotations
 from fionalm.report.claims import Claim
 
 NEAR = 0.1
-"""Reward below which two methods count as equal, of a range from -7 to 3."""
+"""Reward below which two methods count as equal, of a range from -5.7 to 3.2."""
 FLAT_GAP = 0.1
 """Implicit reward, beta h, below which a gap counts as not grown."""
 
