@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fionalm.errors import UserError
-from fionalm.verifiers.judge import Judge, choice_logps
+from fionalm.verifiers.judge import Judge, check_answered, choice_logps
 
 
 class Scorer:
@@ -22,7 +22,7 @@ class Scorer:
         self.seen: list[Any] = []
 
     def choice_logps(self, prompts: Sequence[Any], choices: Sequence[str]) -> list[list[float]]:
-        assert list(choices) == ["(1)", "(2)"]
+        assert list(choices) == ["1", "2"]  # an endpoint lists first tokens, which must differ
         self.seen += prompts
         found = []
         for prompt in prompts:
@@ -36,8 +36,12 @@ class Scorer:
 class Tokens:
     """Knows only token log-probabilities, as a local engine does."""
 
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
     def score(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[list[float]]:
-        return [[-1.0, -float(completion[1])] for completion in completions]
+        self.seen |= set(completions)
+        return [[-1.0, -float(completion.strip("()"))] for completion in completions]
 
 
 def test_preference_is_the_softmax_averaged_over_both_orders() -> None:
@@ -77,8 +81,11 @@ class Silent:
 def test_what_an_endpoint_does_not_list_is_counted() -> None:
     (found,) = Judge(Silent(-math.inf, -math.inf)).judge(["q"], ["a"], ["b"])
     assert found.preference == 0.5 and found.unanswered == 2
+    with pytest.raises(UserError, match="named neither answer of any pair"):
+        check_answered([found])
     (found,) = Judge(Silent(-math.inf, -1.0)).judge(["q"], ["a"], ["b"])
     assert (found.shown_first, found.shown_second, found.unanswered) == (0.0, 1.0, 0)
+    check_answered([found])
 
 
 def test_token_log_probabilities_are_summed() -> None:
@@ -93,7 +100,17 @@ def test_questions_show_texts_as_they_are() -> None:
     assert "system: Be brief.\n\nuser: {first}?" in text
     assert "Answer (1):\na {second} b\n\nAnswer (2):\n{prompt}\n" in text and "the {shorter} one" in text
     plain = Judge(Scorer(), chat=False).question("q", "a", "b")
-    assert isinstance(plain, str) and plain.endswith("The better answer is ")
+    assert isinstance(plain, str) and plain.endswith("The better answer is (")
+    assert "Reply with 1 or 2 only." in text
+
+
+@pytest.mark.parametrize(("chat", "choices"), [(True, {"(1)", "(2)"}), (False, {"1)", "2)"})])
+def test_a_local_model_is_scored_on_what_may_follow(chat: bool, choices: set[str]) -> None:
+    sampler = Tokens()
+    judge = Judge(sampler, chat=chat)
+    assert "Reply with (1) or (2) only." in str(judge.question("q", "a", "b"))
+    assert judge.preferences(["q"], ["a"], ["b"]) == [0.5]
+    assert sampler.seen == choices
 
 
 def test_mistakes_get_one_sentence() -> None:

@@ -31,6 +31,7 @@ def win_rate(
     criterion: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None,
     columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=COLUMN...")] = (),
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    plain: bool = False,
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/win-rate"),
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
@@ -50,6 +51,7 @@ def win_rate(
         criterion: what better means; default: more helpful, correct and harmless.
         columns: the file's own names, such as completion=output.
         limit: rows at most.
+        plain: let the judge continue a text in place of answering in a conversation, as base models need.
         batch: questions that a local judge reads at once.
         out: folder of the results.
         seed: of the bootstrap.
@@ -63,8 +65,16 @@ def win_rate(
 
     renames = _renames(columns)
     rows = read_rows(file, columns=renames, need=NEEDED, limit=limit)
-    settings = {"file": file, "judge": judge, "criterion": criterion, "columns": renames, "limit": limit, "seed": seed}
-    asked = _judge(judge, criterion, batch)
+    settings: dict[str, Any] = {
+        "file": file,
+        "judge": judge,
+        "criterion": criterion,
+        "columns": renames,
+        "limit": limit,
+        "seed": seed,
+    }
+    settings["plain"] = plain
+    asked = _judge(judge, criterion, batch, plain)
     with diagnosis(out, f"Win rate of {Path(file).name}", settings) as opened:
         judged = _judgements(asked, rows, out / JUDGEMENTS_FILE, quiet=quiet)
         found = rates([[one.shown_first, one.shown_second] for one in judged], seed=seed)
@@ -84,17 +94,19 @@ def _renames(given: Sequence[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in given)
 
 
-def _judge(spec: str, criterion: str | None, batch: int) -> Judge:
+def _judge(spec: str, criterion: str | None, batch: int, plain: bool) -> Judge:
     from fionalm.sampling import make_sampler
     from fionalm.verifiers import Judge
+    from fionalm.verifiers.judge import CRITERION
 
     sampler: Any = make_sampler(spec, max_batch=batch)
-    return Judge(sampler) if criterion is None else Judge(sampler, criterion=criterion)
+    return Judge(sampler, criterion=criterion or CRITERION, chat=False if plain else None)
 
 
 def _judgements(judge: Judge, rows: Sequence[dict[str, Any]], path: Path, *, quiet: bool) -> list[Judgement]:
     """Judge the rows that the file has not yet, in chunks; a row is known by what it holds."""
     from fionalm.progress import progress
+    from fionalm.verifiers import check_answered
 
     texts = [json.dumps([row[name] for name in NEEDED]) for row in rows]
     keys = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts]
@@ -106,6 +118,7 @@ def _judgements(judge: Judge, rows: Sequence[dict[str, Any]], path: Path, *, qui
             chunk = items[start : start + CHUNK]
             prompts, ours, references = ([row[name] for _, row in chunk] for name in NEEDED)
             found = dict(zip([key for key, _ in chunk], judge.judge(prompts, ours, references), strict=True))
+            check_answered(list(found.values()) if start == 0 else [])
             _append(path, found)
             known.update(found)
             bar.advance(len(chunk))
