@@ -1,4 +1,4 @@
-"""The own decoder, a token at a time: keys and values of what was read stay in one preallocated cache.
+"""The own decoder, a token at a time: keys and values of what was read stay in blocks.
 
 Shapes: `b` rows, `d` d_model, `h` query heads, `k` key and value heads, `e` head size, `v` vocabulary, `t` positions.
 """
@@ -12,116 +12,105 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fionalm.models.decoder import Decoder, Rotary, rotary_table
+from fionalm.models.decoder import Decoder, Rotary, rotary_table, rotate
+from fionalm.sampling.blocks import Blocks, Prompt
 
-GROWTH = 64
+SHARE_FROM = 4
+"""Samples of a prompt from which its keys and values are better shared than copied."""
 
 
 class DecoderCache:
     """Rows of a batch, each a prompt and what was drawn after it, whatever their lengths.
 
-    Submodules are called, never their weights, so linear layers may be replaced (LoRA).
+    Keys and values are kept, and attention is computed, in float32 whatever the weights are in. Submodules are
+    called, never their weights, so linear layers may be replaced (LoRA).
+
+    Args:
+        model: the decoder.
+        samples: samples of a prompt.
     """
 
     joins = True
     """Rows of different prompts can be in one batch."""
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: Decoder, samples: int = 1) -> None:
         self.model = model
-        self.config = model.config
-        self.blocks: list[Any] = list(model.blocks)
-        self.lengths: list[int] = []
-        self.cache = torch.empty(0)  # [layers, 2, rows, k, t, e]
+        self.config = config = model.config
+        self.layers: list[Any] = list(model.blocks)
+        self.blocks = Blocks(
+            layers=config.n_layers,
+            kv_heads=config.kv_heads,
+            groups=config.n_heads // config.kv_heads,
+            head_size=config.head_size,
+            share=samples >= SHARE_FROM,
+            device=model.device,
+        )
         self.rotary: Rotary | None = None
-        if self.config.positions == "rotary":
-            self.rotary = rotary_table(self.config, self.config.max_seq_len, model.device)
+        if config.positions == "rotary":
+            self.rotary = rotary_table(config, config.max_seq_len, model.device)
 
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Tensor], Tensor]:
-        """Read prompts; return each one's keys and values [layers, 2, k, t, e] and next-token logits [prompts, v]."""
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Prompt], Tensor]:
+        """Read prompts; return each one's keys and values, and next-token logits [prompts, v]."""
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths)
         ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts])
-        x = self.model.embed(ids.to(self.model.device))
-        rotary = None
-        if self.rotary is None:
-            x = x + self.model.positions.weight[:longest]
-        else:
-            rotary = (self.rotary[0][:longest], self.rotary[1][:longest])
+        x, rotary = self._embed(ids.to(self.model.device), slice(longest))
         layers = []
-        for block in self.blocks:
+        for block in self.layers:
             # Padding stands after every real token, so causal attention never meets it.
             q, k, v = block.attn.project(block.attn_norm(x), rotary)
-            grouped = k.shape[1] != q.shape[1]
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-            x = self._finish(block, x, mixed.transpose(1, 2).flatten(2))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] != q.shape[1])
+            x = x + block.attn.out(mixed.transpose(1, 2).flatten(2))
+            x = x + block.mlp(block.mlp_norm(x))
             layers.append(torch.stack((k, v)))
-        stacked = torch.stack(layers)  # [layers, 2, prompts, k, t, e]
-        prefixes = [stacked[:, :, i, :, :length] for i, length in enumerate(lengths)]
+        states = torch.stack(layers).float()  # [layers, 2, prompts, k, t, e]
+        read = [Prompt(states[:, :, index, :, :length]) for index, length in enumerate(lengths)]
         last = x[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
-        return prefixes, self.model.lm_head(self.model.norm(last))
+        return read, self.model.lm_head(self.model.norm(last))
 
     @torch.inference_mode()
-    def admit(self, prefixes: Sequence[Tensor]) -> None:
-        """Append a row for each prefix."""
-        rows = len(self.lengths)
-        lengths = [prefix.shape[3] for prefix in prefixes]
-        self._reserve(rows + len(prefixes), max(lengths) + GROWTH, prefixes[0])
-        for row, prefix in enumerate(prefixes, rows):
-            self.cache[:, :, row, :, : prefix.shape[3]] = prefix
-        self.lengths += lengths
+    def admit(self, prefixes: Sequence[Prompt]) -> None:
+        """Append a row for each of `prefixes`."""
+        for prompt in prefixes:
+            self.blocks.admit(prompt)
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Read a token a row; return the logits [b, v] of the next."""
-        rows, longest = len(tokens), max(self.lengths) + 1
-        self._reserve(rows, longest, self.cache)
-        device = self.model.device
-        positions = torch.tensor(self.lengths, device=device)
-        mask = None
-        if min(self.lengths) + 1 < longest:
-            mask = (torch.arange(longest, device=device) <= positions.unsqueeze(1))[:, None, None]
-        # One sequence of b positions, as far as all but the attention goes.
-        x = self.model.embed(torch.tensor(tokens, device=device)).unsqueeze(0)
-        rotary = None
-        if self.rotary is None:
-            x = x + self.model.positions.weight[positions]
-        else:
-            rotary = (self.rotary[0][positions], self.rotary[1][positions])
-        row = torch.arange(rows, device=device)
-        groups = self.config.n_heads // self.config.kv_heads
-        for block, (keys, values) in zip(self.blocks, self.cache, strict=True):
-            q, k, v = block.attn.project(block.attn_norm(x), rotary)
-            keys[row, :, positions] = k[0].transpose(0, 1)
-            values[row, :, positions] = v[0].transpose(0, 1)
-            # The heads that share keys stand where a sequence's queries would: nothing is repeated.
-            q = q[0].transpose(0, 1).unflatten(1, (-1, groups))  # [b, k, groups, e]
-            past_keys, past_values = keys[:rows, :, :longest], values[:rows, :, :longest]
-            mixed = F.scaled_dot_product_attention(q, past_keys, past_values, attn_mask=mask)
-            x = self._finish(block, x, mixed.flatten(1).unsqueeze(0))
-        self.lengths = [length + 1 for length in self.lengths]
-        return self.model.lm_head(self.model.norm(x[0]))
+        tables = self.blocks.tables()
+        x, rotary = self._embed(torch.tensor(tokens, device=self.model.device), tables.positions)
+        for index, block in enumerate(self.layers):
+            q, kv = self._project(block.attn, block.attn_norm(x), rotary)
+            mixed = self.blocks.attend(index, q, kv, tables)
+            x = x + block.attn.out(mixed.type_as(x))
+            x = x + block.mlp(block.mlp_norm(x))
+        return self.model.lm_head(self.model.norm(x))
 
     @torch.inference_mode()
     def keep(self, order: Sequence[int]) -> None:
-        """Keep the rows `order` in that order; no row may move towards the end."""
-        for target, source in enumerate(order):
-            if target != source:
-                length = self.lengths[source]
-                self.cache[:, :, target, :, :length] = self.cache[:, :, source, :, :length]
-        self.lengths = [self.lengths[source] for source in order]
+        """Keep the rows `order` in that order."""
+        self.blocks.keep(order)
 
-    def _finish(self, block: Any, x: Tensor, mixed: Tensor) -> Tensor:
-        x = x + block.attn.out(mixed)
-        return x + block.mlp(block.mlp_norm(x))
+    def _embed(self, ids: Tensor, positions: Tensor | slice) -> tuple[Tensor, Rotary | None]:
+        x = self.model.embed(ids)
+        if self.rotary is None:
+            return x + self.model.positions.weight[positions], None
+        return x, (self.rotary[0][positions], self.rotary[1][positions])
 
-    def _reserve(self, rows: int, length: int, like: Tensor) -> None:
-        old = self.cache
-        if old.ndim == 6 and rows <= old.shape[2] and length <= old.shape[4]:
-            return
-        if old.ndim == 6:
-            rows, length = max(rows, old.shape[2]), max(length, old.shape[4] + GROWTH)
-        shape = (self.config.n_layers, 2, rows, self.config.kv_heads, length, self.config.head_size)
-        self.cache = like.new_zeros(shape)  # masked places must be finite: 0 times NaN is NaN
-        if old.ndim == 6:
-            self.cache[:, :, : old.shape[2], :, : old.shape[4]] = old
+    def _project(self, attn: Any, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor]:
+        """Return scaled queries [b, h, e], and keys then values [b, 2k, e], of x [b, d]: `Attention.project`'s work.
+
+        Queries and keys are turned together, which halves the small operations that a step mostly waits for.
+        """
+        config = self.config
+        heads = attn.qkv(x).view(x.shape[0], -1, config.head_size).float()
+        turned = heads[:, : config.n_heads + config.kv_heads]
+        if config.qk_norm:
+            q, k = turned.split([config.n_heads, config.kv_heads], dim=1)
+            q, k = (norm(part.type_as(norm.weight)) for norm, part in ((attn.q_norm, q), (attn.k_norm, k)))
+            turned = torch.cat((q, k), dim=1).float()
+        if rotary is not None:
+            turned = rotate(turned, rotary)
+        q, k = turned.split([config.n_heads, config.kv_heads], dim=1)
+        return q * config.head_size**-0.5, torch.cat((k, heads[:, config.n_heads + config.kv_heads :]), dim=1)

@@ -26,6 +26,11 @@ from fionalm.sampling.stops import StopFinder, cut_at_stop
 from fionalm.sampling.transformers_cache import TransformersCache
 from fionalm.sampling.types import Completion, OnCompletion, SamplingParams, sample_seed
 
+READ_TOKENS = 1024
+"""Tokens, padding included, of prompts that are read together."""
+READ_FROM = 8
+"""New prompts are read once one in so many rows is free."""
+
 
 class Cache(Protocol):
     """The rows of a running batch: how a kind of model reads prompts and tokens."""
@@ -156,27 +161,31 @@ class EngineSampler:
 
     def _run(self, queue: deque[tuple[list[int], deque[_Row]]], params: SamplingParams) -> Iterator[tuple[_Row, str]]:
         """Draw everything in the queue; yield each row as it ends, with the reason."""
-        cache: Cache = DecoderCache(self.decoder) if self.decoder is not None else TransformersCache(self.model)
+        cache = self._cache(params.n)
         ends = self.end_ids | set(params.stop_token_ids)
         active: list[_Row] = []
         groups: deque[_Group] = deque()
         while queue or groups or active:
-            while (queue or groups) and len(active) < self.max_batch and (cache.joins or not active):
+            fresh: list[tuple[_Row, _Group]] = []
+            while len(active) + len(fresh) < self.max_batch and (cache.joins or not (active or fresh)):
+                room = self.max_batch - len(active) - len(fresh)
                 if not groups:
-                    ids, rows = queue.popleft()
-                    prefixes, logits = cache.prefill([ids])
-                    groups.append(_Group(prefixes[0], logits[0], rows))
+                    # Prompts are read several at a time, or one small product would follow each sample's end.
+                    if not queue or (active and room < self.max_batch // READ_FROM):
+                        break
+                    groups += _read(cache, queue, room)
                 group = groups[0]
-                fresh = [group.waiting.popleft() for _ in range(min(len(group.waiting), self.max_batch - len(active)))]
-                logits = group.logits.float().expand(len(fresh), -1)
-                ended = self._draw(fresh, logits, params, ends)
-                yield from ended.values()
-                going = [row for index, row in enumerate(fresh) if index not in ended]
-                if going:
-                    cache.admit([group.prefix] * len(going))
-                    active += going
+                fresh += [(group.waiting.popleft(), group) for _ in range(min(len(group.waiting), room))]
                 if not group.waiting:
                     groups.popleft()
+            if fresh:
+                logits = torch.stack([group.logits for _, group in fresh]).float()
+                ended = self._draw([row for row, _ in fresh], logits, params, ends)
+                going = [pair for index, pair in enumerate(fresh) if index not in ended]
+                if going:
+                    cache.admit([group.prefix for _, group in going])
+                    active += [row for row, _ in going]
+                yield from ended.values()
             if not active:
                 continue
             ended = self._draw(active, cache.step([row.ids[-1] for row in active]).float(), params, ends)
@@ -185,6 +194,9 @@ class EngineSampler:
                 cache.keep(order)
                 active = [active[index] for index in order]
                 yield from ended.values()
+
+    def _cache(self, samples: int) -> Cache:
+        return TransformersCache(self.model) if self.decoder is None else DecoderCache(self.decoder, samples)
 
     def _draw(
         self, rows: Sequence[_Row], logits: Tensor, params: SamplingParams, ends: set[int]
@@ -225,6 +237,20 @@ class EngineSampler:
                 f"{self.context - 1}, so that one can be drawn"
             )
         return min(max_tokens, self.context - len(ids))
+
+
+def _read(cache: Cache, queue: deque[tuple[list[int], deque[_Row]]], room: int) -> list[_Group]:
+    """Read the queue's next prompts, enough for `room` rows where they are short."""
+    taken: list[tuple[list[int], deque[_Row]]] = []
+    longest = rows = 0
+    while queue and (not taken or rows < room):
+        longest = max(longest, len(queue[0][0]))
+        if taken and longest * (len(taken) + 1) > READ_TOKENS:
+            break
+        taken.append(queue.popleft())
+        rows += len(taken[-1][1])
+    prefixes, logits = cache.prefill([ids for ids, _ in taken])
+    return [_Group(*parts) for parts in zip(prefixes, logits, (waiting for _, waiting in taken), strict=True)]
 
 
 def compacted(rows: int, ended: dict[int, Any]) -> list[int]:

@@ -16,15 +16,20 @@ class Prefix(NamedTuple):
 
     cache: Any
     """The model's cache, of one row."""
-    length: int
+    ids: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.ids)
 
 
 class TransformersCache:
     """Rows of a batch, each a prompt and what was drawn after it.
 
-    Rows of a plain key-value cache are joined, padded on the left, and their positions told to the model. Where a
-    model keeps anything else (a sliding window, a recurrent state), only rows of equal length share a batch: those of
-    one prompt that began together; `joins` then says no.
+    Rows of a plain key-value cache are joined, padded on the left, and their positions told to the model. Sliding
+    windows cannot be padded so: only rows of equal length share a batch, those of one prompt that began together, and
+    `joins` says no. A model that keeps anything else (a recurrent state) reads every row anew at each step.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,8 +37,11 @@ class TransformersCache:
         accepted = inspect.signature(_innermost(model).forward).parameters
         self.accepts = {name for name in ("position_ids", "logits_to_keep") if name in accepted}
         self.joins = True
+        self.cached = True
         self.cache: Any = None
         self.lengths: list[int] = []
+        self.read: list[list[int]] = []
+        """Every token of each row, where nothing is cached."""
 
     @property
     def device(self) -> torch.device:
@@ -47,14 +55,18 @@ class TransformersCache:
         keep = {"logits_to_keep": 1} if "logits_to_keep" in self.accepts else {}
         for prompt in prompts:
             out = self.model(input_ids=torch.tensor([list(prompt)], device=self.device), use_cache=True, **keep)
-            prefixes.append(Prefix(out.past_key_values, len(prompt)))
+            cache = getattr(out, "past_key_values", None)
+            prefixes.append(Prefix(cache, list(prompt)))
             logits.append(out.logits[:, -1])
-            self.joins = self.joins and _is_plain(out.past_key_values)
+            self.joins, self.cached = _abilities(cache)
         return prefixes, torch.cat(logits)
 
     @torch.no_grad()
     def admit(self, prefixes: Sequence[Prefix]) -> None:
         """Append a row for each prefix."""
+        if not self.cached:
+            self.read += [list(prefix.ids) for prefix in prefixes]
+            return
         if not self.joins:
             self.cache = copy.deepcopy(prefixes[0].cache)
             self.cache.batch_repeat_interleave(len(prefixes))
@@ -76,6 +88,8 @@ class TransformersCache:
     @torch.no_grad()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Read a token a row; return the logits [b, v] of the next."""
+        if not self.cached:
+            return self._reread(tokens)
         lengths = torch.tensor(self.lengths, device=self.device).unsqueeze(1)
         longest = max(self.lengths)
         options: dict[str, Any] = {}
@@ -92,6 +106,9 @@ class TransformersCache:
     @torch.no_grad()
     def keep(self, order: Sequence[int]) -> None:
         """Keep the rows `order` in that order."""
+        if not self.cached:
+            self.read = [self.read[row] for row in order]
+            return
         self.lengths = [self.lengths[row] for row in order]
         if not order:
             self.cache = None
@@ -102,12 +119,26 @@ class TransformersCache:
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[..., -longest:, :], layer.values[..., -longest:, :]
 
+    def _reread(self, tokens: Sequence[int]) -> Tensor:
+        for row, token in zip(self.read, tokens, strict=True):
+            row.append(token)
+        lengths = torch.tensor([len(row) for row in self.read], device=self.device)
+        longest = int(lengths.max())
+        # Padding stands after every real token, which a causal model never meets.
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in self.read], device=self.device)
+        logits = self.model(input_ids=ids, use_cache=False).logits
+        return logits[torch.arange(len(tokens), device=self.device), lengths - 1]
 
-def _is_plain(cache: Any) -> bool:
-    from transformers.cache_utils import DynamicLayer
 
-    layers = getattr(cache, "layers", None)
-    return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+def _abilities(cache: Any) -> tuple[bool, bool]:
+    """Return whether rows of different lengths can share such a cache, and whether it can be used at all."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    # Exact classes: those derived from them keep recurrent states besides.
+    kinds = {type(layer) for layer in getattr(cache, "layers", None) or ()}
+    if not kinds or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        return True, False
+    return DynamicSlidingWindowLayer not in kinds, True
 
 
 def _innermost(model: Any) -> Any:
