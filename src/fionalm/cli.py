@@ -73,6 +73,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "Evaluate": {
         "evaluate": Command("evaluate:evaluate", "pass@k, best-of-k, majority@k and co-scaling of a samples file"),
         "evaluate win-rate": Command("win_rate:win_rate", "win rates against reference answers, by a judge model"),
+        "label-preferences": Command(
+            "label_preferences:label_preferences", "soft labels for pairs, by a judge model, rewards or votes"
+        ),
     },
     "This machine": {
         "doctor": Command("doctor:doctor", "what is installed, what is missing and how to mend it"),

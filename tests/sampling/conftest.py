@@ -25,6 +25,8 @@ from fionalm.models.config import DecoderConfig
 from fionalm.sampling import EngineSampler, build_app
 from fionalm.sampling.serving_loop import ServingLoop
 
+from ..commands.conftest import fiona  # noqa: F401 (a fixture)
+
 CONTEXT = 2048
 TEXT = "once upon a time there was a small model, and it said: hello (1) (2), naïve café ☃\n"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"

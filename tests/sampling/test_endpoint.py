@@ -309,7 +309,9 @@ def test_choices_are_scored_as_the_engine_scores_them(served: Served) -> None:
     sampler = EndpointSampler(served.url, "tiny", EndpointConfig(cache=False))
     scored = 0
     for prompt in (TEXT[:length] for length in range(1, 30)):
-        reply = served.client.completions.create(model="tiny", prompt=prompt, max_tokens=1, temperature=0, logprobs=5)
+        reply: Any = served.client.completions.create(
+            model="tiny", prompt=prompt, max_tokens=1, temperature=0, logprobs=5
+        )
         listed = [token for token in reply.choices[0].logprobs.top_logprobs[0] if token.isalnum()]
         choices = [one for one in listed if not any(other != one and other.startswith(one) for other in listed)]
         if len(choices) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import socket
@@ -44,14 +43,14 @@ def serve(
         device: cpu or cuda. None: a GPU if there is one.
     """
     require("starlette", "serve")
-    uvicorn = require("uvicorn", "serve")
+    require("uvicorn", "serve")
     if api_key is None and not _is_loopback(host):
         raise UserError(f"--host {host} can be reached from elsewhere: expected --api-key beside it, or 127.0.0.1")
     place = _listen(host, port)
     with place:
         from fionalm.sampling import EngineSampler
         from fionalm.sampling.make import load_for_sampling
-        from fionalm.sampling.server import build_app
+        from fionalm.sampling.server import build_app, run_app
 
         loaded, tokenizer = load_for_sampling(model, device)
         sampler = EngineSampler(loaded, tokenizer, max_batch=max_batch, context=context)
@@ -59,9 +58,7 @@ def serve(
         app = build_app(sampler, served, api_key=api_key)
         address = f"http://{f'[{host}]' if ':' in host else host}:{place.getsockname()[1]}/v1"
         print(f"{served} is served at {address}; Ctrl-C stops", flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[place])
+        run_app(app, place)
     print("stopped")
 
 

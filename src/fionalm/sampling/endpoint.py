@@ -1,7 +1,9 @@
 """Completions of an OpenAI-compatible endpoint: OpenAI's own, vLLM's, llama.cpp's, or `fiona serve`.
 
-sampler = EndpointSampler("http://127.0.0.1:8000/v1", "my-model")
-sampler.sample(["Once upon a time"], SamplingParams(n=4))
+    sampler = EndpointSampler("http://127.0.0.1:8000/v1", "my-model")
+    sampler.sample(["Once upon a time"], SamplingParams(n=4))
+
+Its requests, their retries and their cache are in `endpoint_client`.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from fionalm.errors import UserError
-from fionalm.paths import write_error
+from fionalm.paths import atomic_write_text, write_error
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SampleStore:
         Raises:
             UserError: the file cannot be written.
         """
-        text = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+        text = _lines(records)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -80,6 +80,21 @@ class SampleStore:
             raise write_error(self.path, error) from error
         for record in records:
             self._records[record.key] = record
+
+    def rewrite(self, order: Sequence[str]) -> None:
+        """Write the file anew, each sample once, by iteration, by `order` of the problems, and by number.
+
+        So a run that was killed and resumed leaves the same file as one that was not. Problems that `order` does not
+        name come last.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        place = {problem: index for index, problem in enumerate(order)}
+        last = len(place)
+        records = sorted(self, key=lambda one: (one.iteration, place.get(one.problem, last), one.problem, one.sample))
+        write_samples(self.path, records)
+        self._records = {record.key: record for record in records}
 
     def get(self, iteration: int, problem: str, sample: int) -> SampleRecord | None:
         """Return a sample, or None."""
@@ -108,6 +123,19 @@ def read_samples(path: str | Path) -> list[SampleRecord]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; expected a samples file of `fiona sample`") from error
     return list({record.key: record for record in _parse(path, text)}.values())
+
+
+def _lines(records: Iterable[SampleRecord]) -> str:
+    return "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+
+
+def write_samples(path: str | Path, records: Iterable[SampleRecord]) -> None:
+    """Write a samples file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    atomic_write_text(Path(path), _lines(records))
 
 
 def _parse(path: Path, text: str) -> Iterator[SampleRecord]:

@@ -1,7 +1,9 @@
 """The OpenAI-compatible server: /v1/models, /v1/completions and /v1/chat/completions over one engine (extra: serve).
 
-app = build_app(EngineSampler(model, tokenizer), "my-model")
-uvicorn.run(app, host="127.0.0.1", port=8000)
+    app = build_app(EngineSampler(model, tokenizer), "my-model")
+    run_app(app, socket.create_server(("127.0.0.1", 8000)))
+
+`serving_requests` reads requests, `serving_loop` draws for all of them together, `serving_replies` writes answers.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -53,6 +56,25 @@ def build_app(sampler: EngineSampler, name: str, *, api_key: str | None = None) 
     ]
     handlers: Any = {ApiError: server.refuse, HTTPException: server.refuse, Exception: server.refuse}
     return Starlette(routes=routes, lifespan=server.lifespan, exception_handlers=handlers)
+
+
+def run_app(app: Starlette, place: socket.socket) -> None:
+    """Serve an application of `build_app` at a listening socket until Ctrl-C or SIGTERM; what is under way is given up.
+
+    Raises:
+        UserError: the extra `serve` is missing.
+    """
+    uvicorn = require("uvicorn", "serve")
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: Any = None) -> None:
+            # Else every open answer would be waited for.
+            await asyncio.to_thread(app.state.loop.close)
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[place])
 
 
 class _Server:
