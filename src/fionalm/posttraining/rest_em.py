@@ -33,11 +33,16 @@ from fionalm.posttraining.run import MODEL_FOLDER, Run, fingerprint, open_run
 from fionalm.posttraining.supervised import Fit, fit
 from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
+from fionalm.verifiers.cached import CachedVerifier
 from fionalm.verifiers.types import Verifier
 
 WEIGHTS_FILE = "weights.safetensors"
 Evaluate = Callable[[Policy, int], Mapping[str, Any]]
 """`evaluate(policy, iteration)`: values that join the iteration's row of metrics; 0 is the base."""
+
+
+class NothingRight(UserError):
+    """No sample of an iteration is right and fit to learn from."""
 
 
 @dataclass
@@ -59,7 +64,7 @@ class RestEM:
         policy: the base model; changed in place.
         rows: problems: `prompt`, the columns that the verifier reads, such as `answer` or `tests`, optionally `id`,
             and `completion`, a human's solution, where `human_data` asks for it.
-        verifier: judges completions.
+        verifier: judges completions; equal ones of a problem once.
         config: how.
         validation: problems that are not learnt from; their reward stops a fine-tuning early and chooses its weights.
         evaluate: measures the base and the policy of each iteration.
@@ -79,7 +84,8 @@ class RestEM:
         out: str | Path | None = None,
         quiet: bool = False,
     ) -> None:
-        self.policy, self.verifier, self.config = policy, verifier, config
+        self.policy, self.config = policy, config
+        self.verifier = verifier if isinstance(verifier, CachedVerifier) else CachedVerifier(verifier)
         self.evaluate, self.out, self.quiet = evaluate, out, quiet
         self.problems = Problems(rows, config.prompt_prefix)
         self.validation = Problems(validation or (), config.prompt_prefix)
@@ -90,8 +96,8 @@ class RestEM:
         """Train, save the model, and return what came of it.
 
         Raises:
-            UserError: rows that cannot be used (the row is named), no right sample to learn from, or a folder of
-                another run.
+            UserError: rows that cannot be used (the row is named), or a folder of another run.
+            NothingRight: an iteration has no sample to learn from.
             KeyboardInterrupt: stopped; says how to resume.
         """
         config, policy = self.config, self.policy
@@ -107,7 +113,7 @@ class RestEM:
                 "method": "rest-em",
                 "model": policy.name,
                 "data": fingerprint([*self.problems.rows, None, *self.validation.rows]),
-                "verifier": type(self.verifier).__name__,
+                "verifier": type(self.verifier.verifier).__name__,
                 **to_plain(config),
             }
             with open_run(self.out, settings, world) as run, ThreadPoolExecutor(1) as executor:
@@ -115,11 +121,10 @@ class RestEM:
 
     def _check_rows(self) -> None:
         """Find what would fail hours into the run."""
-        check = getattr(self.verifier, "check", None)
         tokenizer, context = self.policy.tokenizer, self.policy.context_length
         for problems in (self.problems, self.validation):
-            if check is not None and len(problems):
-                check(problems.columns(range(len(problems))))
+            if len(problems):
+                self.verifier.check(problems.columns(range(len(problems))))
             for number, prompt in enumerate(problems.prompts):
                 length = len(tokenizer.encode_prompt(prompt))
                 if not length or (context is not None and length >= context):
@@ -191,7 +196,7 @@ class _Running:
         config, policy, problems = self.config, self.policy, self.method.problems
         examples = self._examples(kept)
         if not examples:
-            raise UserError(
+            raise NothingRight(
                 f"iteration {iteration}: none of {len(problems) * config.samples_per_problem:,} samples was right and "
                 "fit to learn from: expected some; give easier problems, more samples or a better base model"
             )

@@ -25,7 +25,7 @@ from fionalm.progress import progress
 from fionalm.sampling import Completion, Sampler, SampleRecord, SampleStore, sample_seed
 from fionalm.training.distributed import World
 from fionalm.training.interrupt import stop_on_signals
-from fionalm.verifiers.types import DECIDED, Verdict, Verifier
+from fionalm.verifiers.types import Verdict, Verifier
 
 Row = Mapping[str, Any]
 
@@ -131,7 +131,6 @@ def generate(
     """
     seconds = {"generate": 0.0, "verify": 0.0}
     share = missing(problems, config, generation, samples)[world.rank :: world.size]
-    known = _decided(samples) if share else {}
     params, drawn = config.sampling_params(), []
     pending: Future[list[SampleRecord]] | None = None
 
@@ -160,7 +159,7 @@ def generate(
             seconds["generate"] += time.perf_counter() - started
             if pending is not None:
                 keep(pending)
-            pending = executor.submit(_verified, problems, verifier, numbers, completions, config, generation, known)
+            pending = executor.submit(_verified, problems, verifier, numbers, completions, config, generation)
         if pending is not None:
             keep(pending)
         stopped = world.any(stop.requested)
@@ -204,25 +203,16 @@ def _verified(
     completions: Sequence[Sequence[Completion]],
     config: RestEMConfig,
     generation: int,
-    known: dict[tuple[str, str], Verdict],
 ) -> list[SampleRecord]:
-    """Return the records of some problems' completions; equal completions of a problem are judged once."""
-    fresh = list(
-        dict.fromkeys(
-            (number, completion.text)
-            for number, row in zip(numbers, completions, strict=True)
-            for completion in row
-            if (problems.ids[number], completion.text) not in known
-        )
-    )
-    verdicts = problems.judge(verifier, [number for number, _ in fresh], [text for _, text in fresh])
-    judged = {(problems.ids[n], text): verdict for (n, text), verdict in zip(fresh, verdicts, strict=True)}
-    known.update({key: verdict for key, verdict in judged.items() if verdict.outcome in DECIDED})
+    """Return the records of some problems' completions."""
+    repeated = [number for number, row in zip(numbers, completions, strict=True) for _ in row]
+    texts = [completion.text for row in completions for completion in row]
+    verdicts = iter(problems.judge(verifier, repeated, texts))
     records = []
     for number, row in zip(numbers, completions, strict=True):
         name, source = problems.ids[number], problems.rows[number]
         for sample, completion in enumerate(row):
-            verdict = judged.get((name, completion.text)) or known[name, completion.text]
+            verdict = next(verdicts)
             records.append(
                 SampleRecord(
                     problem=name,
@@ -240,15 +230,6 @@ def _verified(
                 )
             )
     return records
-
-
-def _decided(samples: Samples) -> dict[tuple[str, str], Verdict]:
-    """Return what is known of completions that were drawn before: a verifier need not see them again."""
-    return {
-        (record.problem, record.completion): Verdict(record.outcome, record.reward, record.answer)  # pyright: ignore[reportArgumentType]
-        for record in samples.records.values()
-        if record.outcome in DECIDED
-    }
 
 
 def _merge_left_over(path: Path) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fionalm.studies.study import Study
 
 STUDIES = {
+    "rest-em": "fionalm.studies.rest_em",
     "scaling-exponents": "fionalm.studies.scaling_exponents",
     "soft-preferences": "fionalm.studies.soft_preferences",
     "training-instabilities": "fionalm.studies.training_instabilities",

@@ -150,7 +150,8 @@ def function_rows(
     steps: tuple[int, ...] = (1, 2),
     solutions: int = 1,
 ) -> list[dict[str, Any]]:
-    """Return problems of a split: `id`, `prompt`, `completion` (a human's solution), `tests`, `kind`, `solutions`.
+    """Return problems of a split: `id`, `prompt`, `completion` (a human's solution), `tests`, `entry_point`, `kind`,
+    `solutions`.
 
     Args:
         split: `corpus`, `train`, `validation` or `test`; no function of one split does the same as one of another,
@@ -181,6 +182,7 @@ def function_rows(
                 "prompt": problem.prompt,
                 "completion": written[0],
                 "tests": problem.tests,
+                "entry_point": "f",
                 "kind": kind,
                 "solutions": written[:solutions],
             }

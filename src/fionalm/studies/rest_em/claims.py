@@ -70,8 +70,8 @@ CLAIMS = (
             f"restart-keeps-related-{task}",
             f"Restarting from the base model keeps related tasks better than continuing, after {title}.",
             "section 5: ReST-EM transfers to HumanEval better than ReST, which continues from the last policy",
-            "pass@1 on related tasks that training left out, after three iterations from the base model each, less that "
-            "after three that continue",
+            "pass@1 on related tasks that training left out, after three iterations that each start from the base, "
+            "less that after three that continue",
             "greater",
             0.0,
         )
