@@ -120,6 +120,31 @@ def test_co_scaling_of_one_file(fiona: Fiona, tmp_path: Path) -> None:
     assert (folder / "figures" / "co-scaling.svg").is_file()
 
 
+def test_co_scaling_of_a_file_a_temperature_and_of_the_joined_file(fiona: Fiona, tmp_path: Path) -> None:
+    """As `fiona sample` writes them: the same sample numbers at each temperature."""
+    right = {0.2: {"a": [1, 1], "b": [0, 0], "c": [0, 1]}, 1.2: {"a": [1, 0], "b": [0, 1], "c": [1, 0]}}
+    for temperature, rewards in right.items():
+        lines = [
+            asdict(
+                SampleRecord(name, i, "q", f"{i}", temperature=temperature, columns={"answer": "1" if good else "x"})
+            )
+            | {"completion": "1"}
+            for name, values in rewards.items()
+            for i, good in enumerate(values)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"t{temperature}.jsonl").write_text(text)
+        with (tmp_path / "joined.jsonl").open("a") as file:
+            file.write(text)
+    words = ("--co-scaling", "--verifier", "exact", "--quiet")
+    apart = fiona("evaluate", "t0.2.jsonl", "t1.2.jsonl", *words, "--out", "apart")
+    assert apart.code == 0, apart.err
+    assert fiona("evaluate", "joined.jsonl", *words, "--out", "joined").code == 0
+    (one,) = json.loads((tmp_path / "apart" / "result.json").read_text())["co_scaling"].values()
+    (other,) = json.loads((tmp_path / "joined" / "result.json").read_text())["co_scaling"].values()
+    assert one == other and one["pass"][0][1][0] == pytest.approx(2 / 3) and one["pass"][1][1][0] == 1
+
+
 def test_trainers_stores_are_parted_by_iteration(fiona: Fiona, tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "s.jsonl")
     for iteration in (0, 1):

@@ -47,7 +47,8 @@ def evaluate(
         again: with --verifier, judge the others too.
         timeout: seconds that the verifier has for a sample; default: its own.
         unsafe_execution: run programs without a sandbox.
-        co_scaling: also pass@N over the temperatures of each file, its fit, and the best temperature for each N.
+        co_scaling: also pass@N over temperatures, its fit, and the best temperature for each N: over those of each
+            file, or over all files where each has one.
         right: least reward of a right sample.
         out: folder of the results; default: runs/evaluate-NAME, with the first file's name.
         seed: of the bootstrap.

@@ -98,6 +98,8 @@ def co_scaling_report(
     from fionalm.evaluation import co_scaling as scale
     from fionalm.report import Section, Table
 
+    if all(len({one.temperature for one in records}) == 1 for records in files.values()):
+        files = {" and ".join(files): [one for records in files.values() for one in records]}
     result["co_scaling"] = {}
     iterations = {(name, one.iteration): None for name, records in files.items() for one in records}
     for number, (name, iteration) in enumerate(iterations):

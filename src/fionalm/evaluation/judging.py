@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from fionalm.progress import progress
-from fionalm.sampling.records import SampleRecord, SampleStore
+from fionalm.sampling.records import SampleRecord, SampleStore, read_samples
 from fionalm.verifiers.types import Verifier
 
 CHUNK = 256
@@ -32,9 +32,11 @@ def judge_samples(
     """
     found = list(records)
     waiting = []
+    stored = read_samples(store.path) if store.path.exists() else []
+    verdicts = {(*one.key, one.temperature): one for one in stored if one.outcome is not None}
     for index, record in enumerate(found):
-        known = store.get(*record.key)
-        if known is not None and known.completion == record.completion and known.outcome is not None:
+        known = verdicts.get((*record.key, record.temperature))
+        if known is not None and known.completion == record.completion:
             found[index] = known
         elif again or record.reward is None:
             waiting.append(index)

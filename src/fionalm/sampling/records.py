@@ -114,6 +114,8 @@ class SampleStore:
 def read_samples(path: str | Path) -> list[SampleRecord]:
     """Read a samples file.
 
+    Samples that differ in temperature alone are all kept, so files of several temperatures can be joined.
+
     Raises:
         UserError: no such file, or a line that is no sample (file and line are named).
     """
@@ -122,7 +124,7 @@ def read_samples(path: str | Path) -> list[SampleRecord]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; expected a samples file of `fiona sample`") from error
-    return list({record.key: record for record in _parse(path, text)}.values())
+    return list({(*record.key, record.temperature): record for record in _parse(path, text)}.values())
 
 
 def _lines(records: Iterable[SampleRecord]) -> str:
@@ -140,7 +142,8 @@ def write_samples(path: str | Path, records: Iterable[SampleRecord]) -> None:
 
 def _parse(path: Path, text: str) -> Iterator[SampleRecord]:
     names = {item.name for item in fields(SampleRecord)}
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: a completion may hold a character such as U+2028, which JSON does not escape.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
