@@ -53,7 +53,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
 
 def answer_text(text: str) -> str:
     r"""Return the answer's part of a text: after `####`, in the last `\boxed{}`, or the text itself."""
-    return after_hashes(text) or boxed(text) or text.strip()
+    return after_hashes(text) or boxed(text) or text.replace("####", " ").strip()
 
 
 @lru_cache(maxsize=4096)

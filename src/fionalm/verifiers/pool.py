@@ -1,5 +1,7 @@
 """Worker processes that judge answers: each job has a deadline, and a worker that dies or overruns it is replaced.
 
+A job whose worker died is tried once more.
+
 A worker is any command that speaks messages over its standard input, which is one end of a socket pair: a message is
 four bytes of length, little-endian, then JSON. It sends `{"ready": true}` when it has started (or `{"refused":
 sentence}`), then answers each job with one message. Nothing is forked from this process, which may hold torch's
@@ -106,6 +108,7 @@ class WorkerPool:
         messages = [_frame(job) for job in jobs]
         waiting = list(range(len(jobs)))[::-1]
         open_jobs, failures = len(jobs), 0
+        tried_again: set[int] = set()
         with selectors.DefaultSelector() as selector:
             for worker in self._all:
                 selector.register(worker.socket, selectors.EVENT_READ, worker)
@@ -138,8 +141,13 @@ class WorkerPool:
                     if reply is None:
                         continue
                     if worker.job is not None:
-                        replies[worker.job] = reply
-                        open_jobs -= 1
+                        if reply.status == "died" and worker.job not in tried_again:
+                            # It may have died before it saw the job, or of a machine without memory.
+                            tried_again.add(worker.job)
+                            waiting.append(worker.job)
+                        else:
+                            replies[worker.job] = reply
+                            open_jobs -= 1
                         worker.job, worker.deadline = None, float("inf")
                     elif not worker.ready:
                         failures += 1

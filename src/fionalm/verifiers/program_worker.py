@@ -19,7 +19,7 @@ from typing import Any
 from fionalm.errors import UserError
 from fionalm.verifiers.pool import HEADER
 from fionalm.verifiers.rpc import LONGEST_FRAME, dump, load
-from fionalm.verifiers.sandbox import Limits, Sandbox, SandboxError, check_bubblewrap, prepare
+from fionalm.verifiers.sandbox import Limits, Sandbox, SandboxError, adopt_orphans, check_bubblewrap, prepare
 
 LOOK_SECONDS = 0.01
 """How often the memory of a running program is summed up."""
@@ -198,6 +198,8 @@ def serve(channel: socket.socket) -> None:
         if isolated:
             check_bubblewrap()
             prepare()
+        else:
+            adopt_orphans()
         spare = Sandbox(limits, isolated=isolated)
         spare.wait_ready(limits)
     except (UserError, SandboxError, OSError) as error:

@@ -43,6 +43,7 @@ space["main"]({jobs}, {report})"""
 START_SECONDS = 60.0
 FIRST_USER = 2_000_000_000
 """User ids of sandboxes where this process is root: this plus the worker's process id, so that no two workers share."""
+PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 1 << 18
 
 
@@ -128,6 +129,7 @@ class Sandbox:
         if len(ready) < frame or self.first is None:
             self.kill()
             said = _read(self.output[1], 4000, time.monotonic() + 0.1).decode(errors="replace").strip()
+            self.close()
             raise SandboxError(said or "it ended without a word")
         self.pidfd = os.pidfd_open(self.first)
         if self.isolated:
@@ -155,16 +157,14 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             select.select([self.pidfd], [], [], START_SECONDS)
+        elif self.isolated:
+            _kill(-self.process.pid)
         else:
-            if not self.isolated:
-                for pid in self._pids():
-                    _kill(int(pid))
-            _kill(-self.process.pid)
+            _kill_descendants()
         try:
-            self.process.wait(0.5 if self.pidfd >= 0 else 0.05)
+            self.process.wait(START_SECONDS)
         except subprocess.TimeoutExpired:
-            _kill(-self.process.pid)
-            self.process.wait()
+            raise SandboxError("its processes did not end") from None
 
     def close(self) -> None:
         """Close the descriptors; after `kill`."""
@@ -175,7 +175,7 @@ class Sandbox:
     def _pids(self) -> list[str]:
         if self.isolated:
             return [name for name in os.listdir(self.processes) if name.isdigit()]
-        return [str(pid) for pid in _family(self.process.pid)]
+        return [str(pid) for pid in _descendants()]
 
 
 def check_bubblewrap() -> str:
@@ -299,16 +299,32 @@ def _own_processes() -> int:
     return count
 
 
-def _family(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    pids = [pid]
+def adopt_orphans() -> None:
+    """Make this process the parent of descendants whose own has ended: without a sandbox, how they are found."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _descendants() -> list[int]:
+    """Return this process's descendants."""
+    pids = [os.getpid()]
     for known in pids:
         try:
             for task in os.listdir(f"/proc/{known}/task"):
                 pids += [int(child) for child in Path(f"/proc/{known}/task/{task}/children").read_text().split()]
         except OSError:
             continue
-    return pids
+    return pids[1:]
+
+
+def _kill_descendants() -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while (pids := _descendants()) and time.monotonic() < deadline:
+        for pid in pids:
+            _kill(pid)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        time.sleep(0.001)
 
 
 def _held_kb(folder: int, pid: str) -> int:
