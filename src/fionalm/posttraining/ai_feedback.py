@@ -1,4 +1,4 @@
-"""A policy as judge: the log-probabilities of both answers to a question by one forward pass over the question."""
+"""A local model as judge: both answers to a question are scored by one forward pass over the question."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 
 from fionalm.data import Prompt
 from fionalm.errors import UserError
-from fionalm.posttraining.pairs import Pair, can_share, collate_pairs, pair_buckets, pair_logps
+from fionalm.posttraining.pairs import Pair, can_share, collate_pairs, pair_buckets, pair_token_logps
 from fionalm.posttraining.policy import Policy
 
 
-class PolicyChoices:
-    """What `Judge` asks, answered by a local model; a question's two choices share its tokens where the model can.
+class PairScorer:
+    """What `Judge` asks of a local model, where two completions in a row of one prompt share its tokens.
 
     Args:
         policy: the model and its tokenizer.
@@ -26,16 +26,23 @@ class PolicyChoices:
         self._shared = can_share(policy.model)
 
     @torch.no_grad()
-    def choice_logps(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
-        """Return log-probabilities in nats [prompts][2] of both choices; end-of-sequence is no part of them.
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[float]]:
+        """Return each completion's token log-probabilities in nats; end-of-sequence is no part of them.
+
+        Args:
+            prompts: one a completion; the first and second are of one prompt, the third and fourth, and so on.
+            completions: texts.
 
         Raises:
-            UserError: other than two choices, or a question that does not fit the context.
+            UserError: prompts that do not come in twos, or a pair that does not fit the context.
         """
-        if len(choices) != 2:
-            raise UserError(f"{len(choices)} choices: expected 2")
-        first, second = (tuple(self.tokenizer.encode_completion(choice, end=False)) for choice in choices)
-        pairs = [Pair(tuple(self.tokenizer.encode_prompt(prompt)), first, second) for prompt in prompts]
+        if len(prompts) % 2 or len(prompts) != len(completions) or list(prompts[::2]) != list(prompts[1::2]):
+            raise UserError(f"{len(prompts)} prompts of {len(completions)} completions: expected each prompt twice")
+        encoded = [tuple(self.tokenizer.encode_completion(text, end=False)) for text in completions]
+        pairs = [
+            Pair(tuple(self.tokenizer.encode_prompt(prompt)), first, second)
+            for prompt, first, second in zip(prompts[::2], encoded[::2], encoded[1::2], strict=True)
+        ]
         context = self.policy.context_length
         for number, pair in enumerate(pairs):
             if context is not None and pair.longest > context:
@@ -43,7 +50,7 @@ class PolicyChoices:
                     f"question {number} has {pair.longest} tokens with its answer: expected at most the judge's "
                     f"context of {context}"
                 )
-        found = [[0.0, 0.0] for _ in pairs]
+        found: list[list[float]] = [[] for _ in completions]
         for group in pair_buckets(pairs, self.max_tokens, shared=self._shared):
             batch = collate_pairs(
                 [pairs[index] for index in group],
@@ -51,6 +58,7 @@ class PolicyChoices:
                 shared=self._shared,
                 device=self.policy.device,
             )
-            for index, logps in zip(group, torch.stack(pair_logps(self.policy.model, batch), 1).tolist(), strict=True):
-                found[index] = logps
+            logps = pair_token_logps(self.policy.model, batch).tolist()
+            for owner, logp in zip(batch.owners.tolist(), logps, strict=True):
+                found[2 * group[owner % batch.size] + owner // batch.size].append(logp)
         return found

@@ -151,12 +151,17 @@ def pair_logps(model: nn.Module, batch: PairBatch, *, average: bool = False) -> 
         batch: of `collate_pairs`.
         average: the mean over a completion's tokens in place of the sum.
     """
-    mask = None if batch.segments is None else attention_mask(batch.segments)
-    logps = logps_at(model, batch.input_ids, batch.sources, batch.targets, positions=batch.positions, mask=mask)
+    logps = pair_token_logps(model, batch)
     sums = logps.new_zeros(2 * batch.size).index_add(0, batch.owners, logps)
     if average:
         sums = sums / torch.bincount(batch.owners, minlength=2 * batch.size)
     return sums[: batch.size], sums[batch.size :]
+
+
+def pair_token_logps(model: nn.Module, batch: PairBatch) -> Tensor:
+    """Return the log-probability of each of the batch's `targets` [n], in nats."""
+    mask = None if batch.segments is None else attention_mask(batch.segments)
+    return logps_at(model, batch.input_ids, batch.sources, batch.targets, positions=batch.positions, mask=mask)
 
 
 def attention_mask(segments: Tensor) -> Tensor:

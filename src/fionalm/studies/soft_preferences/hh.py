@@ -26,7 +26,7 @@ from fionalm.posttraining import (
     load_policy,
     pair_logps,
 )
-from fionalm.posttraining.ai_feedback import PolicyChoices
+from fionalm.posttraining.ai_feedback import PairScorer
 from fionalm.report import Section, Table
 from fionalm.studies.soft_preferences.analysis import NAMES
 from fionalm.studies.soft_preferences.runs import MODULE, HHRun
@@ -66,7 +66,7 @@ def label(values: dict[str, Any]) -> dict[str, Any]:
     shard = values.pop("shard")
     policy = load_policy(MODEL, device="cpu")
     rows = hh_rows(HHRun(**values), policy)[shard::SHARDS]
-    judge = Judge(PolicyChoices(policy), criterion="the one that is less harmful")
+    judge = Judge(PairScorer(policy), criterion="the one that is less harmful")
     columns = ([row[name] for row in rows] for name in ("prompt", "chosen", "rejected"))
     return {"labels": judge.preferences(*columns)}
 
