@@ -43,7 +43,8 @@ def reply_completion(choice: Mapping[str, Any], *, logprobs: bool, url: str) -> 
     ids = choice.get("token_ids")
     logps = tuple(position.logp for position in reply_positions(choice, url)) if logprobs else None
     finish = "length" if choice.get("finish_reason") == "length" else "stop"
-    return Completion(str(text or ""), finish, None if ids is None else tuple(ids), logps)
+    text = str(text or "").encode(errors="replace").decode()  # half a surrogate pair, which no file can hold
+    return Completion(text, finish, None if ids is None else tuple(ids), logps)
 
 
 def reply_positions(choice: Mapping[str, Any], url: str) -> list[Position]:

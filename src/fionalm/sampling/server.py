@@ -264,4 +264,4 @@ async def _finished(request: Any, draws: Sequence[Draw], news: asyncio.Event) ->
 
 
 def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(body)}\n\n"  # ASCII: some clients part lines at more than line feeds
