@@ -61,8 +61,8 @@ class BestOfNGRPOTrainer(trl.GRPOTrainer):
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         # Of all processes: [prompts * samples, reward functions].
-        self._table = super()._calculate_rewards(*args, **kwargs)
-        return self._table
+        table = self._table = super()._calculate_rewards(*args, **kwargs)
+        return table
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)

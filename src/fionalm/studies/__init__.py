@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fionalm.studies.study import Study
 
 STUDIES = {
+    "best-of-n": "fionalm.studies.best_of_n",
     "rest-em": "fionalm.studies.rest_em",
     "scaling-exponents": "fionalm.studies.scaling_exponents",
     "soft-preferences": "fionalm.studies.soft_preferences",
