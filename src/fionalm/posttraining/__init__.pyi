@@ -27,7 +27,7 @@ from .rest_em import RestEM as RestEM
 from .rest_em import RestEMResult as RestEMResult
 from .rest_em_config import RestEMConfig as RestEMConfig
 from .reward_model import RewardModel as RewardModel
-from .reward_training import RewardConfig as RewardConfig
+from .reward_config import RewardConfig as RewardConfig
 from .reward_training import RewardResult as RewardResult
 from .reward_training import RewardTrainer as RewardTrainer
 from .run import Run as Run

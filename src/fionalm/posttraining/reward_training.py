@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from fionalm.errors import UserError, nearest
 from fionalm.posttraining.batches import Example, length_buckets
-from fionalm.posttraining.config import FinetuneConfig
 from fionalm.posttraining.learner import Learner
 from fionalm.posttraining.policy import Policy
+from fionalm.posttraining.reward_config import RewardConfig
 from fionalm.posttraining.reward_model import RewardModel, ScalarHead, stacked
 from fionalm.posttraining.run import MODEL_FOLDER, Run, fingerprint, open_run
 from fionalm.posttraining.supervised import batch_of
@@ -26,21 +26,6 @@ from fionalm.training.distributed import World, distributed
 from fionalm.training.interrupt import stop_on_signals
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardConfig(FinetuneConfig):
-    """Training of a learned verifier; `batch_size` counts rows."""
-
-    epochs: float = 1.0
-    """Times that each row is learnt from."""
-    steps: int = 0
-    """Updates, in place of epochs; 0: as many as the epochs have."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.epochs < math.inf or self.steps < 0:
-            raise UserError(f"epochs {self.epochs} and steps {self.steps}: expected epochs above 0, steps of 0 or more")
 
 
 @dataclass
