@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def add_adapters(model: nn.Module, config: LoraConfig, *, seed: int = 0) -> None
     if not targets:
         raise UserError("the model has no linear layers besides its head: expected some for adapters")
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set")  # peft finds out by itself
         torch.default_generator.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
 

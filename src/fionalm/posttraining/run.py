@@ -30,15 +30,20 @@ class Run:
     Attributes:
         path: the folder; None: nothing is written.
         result: what a finished run came to; None: it is not finished.
-        rows: metrics so far, in the main process and without a folder.
+        rows: metrics so far.
     """
 
-    def __init__(self, path: Path | None, world: World, folder: RunFolder | None, result: Any) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        world: World,
+        folder: RunFolder | None = None,
+        result: Any = None,
+        rows: Sequence[dict[str, Any]] = (),
+    ) -> None:
         self.path, self.world, self.result = path, world, result
-        self.rows: list[dict[str, Any]] = []
+        self.rows = list(rows)
         self._folder = folder
-        if folder is not None:
-            self.rows = list(folder.rows())
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row of metrics, which has a `step`; it is in the file before this returns."""
@@ -71,24 +76,24 @@ def open_run(out: str | Path | None, settings: Mapping[str, Any], world: World) 
         UserError: the folder is of other settings, in use, or cannot be written.
     """
     if out is None:
-        yield Run(None, world, None, None)
+        yield Run(None, world)
         return
     path = Path(out)
     opened: list[RunFolder] = []
 
-    def begin() -> Any:
+    def begin() -> tuple[Any, list[dict[str, Any]]]:
         folder = RunFolder.open(path, settings)
         opened.append(folder)
         if folder.read_json("environment.json") is None:
             folder.write_json("environment.json", {**environment(world.device), "processes": world.size})
-        return folder.read_json(RESULT_FILE)
+        return folder.read_json(RESULT_FILE), list(folder.rows())
 
-    result = world.on_main(begin)
+    result, rows = world.on_main(begin)
     if not opened:
-        yield Run(path, world, None, result)
+        yield Run(path, world, None, result, rows)
         return
     with opened[0] as folder:
-        yield Run(path, world, folder, result)
+        yield Run(path, world, folder, result, rows)
 
 
 def fingerprint(values: Sequence[Any]) -> str:
