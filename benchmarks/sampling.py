@@ -208,8 +208,8 @@ def main() -> int:
         each = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
         print(
             f"{row['workload']:8} {row['tokens_per_sample']:7.1f} {rate['engine']:7.0f} "
-            f"{rate['generate_prompt']:18.0f} {rate['generate_batch']:8.0f}  {row['ratio_to_generate_a_prompt']:5.2f} ({each})  {row['target']:.0f}  "
-            f"{row['ratio_to_generate_a_batch']:.2f}",
+            f"{rate['generate_prompt']:18.0f} {rate['generate_batch']:8.0f}  "
+            f"{row['ratio_to_generate_a_prompt']:5.2f} ({each})  {row['target']:.0f}  {row['ratio_to_generate_a_batch']:.2f}",
             flush=True,
         )
     small_work = small(argparse.Namespace(**{**vars(arguments), "prompts": 8}))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fionalm.data.text_tokenizer import Prompt, TextTokenizer
-from fionalm.errors import UserError
+from fionalm.errors import UserError, require
 from fionalm.models.decoder import Decoder
 from fionalm.progress import progress
 from fionalm.sampling.engine import context_length, evaluating
@@ -35,6 +35,10 @@ class GenerateSampler:
             )
         self.model: Any = model
         self.tokenizer = TextTokenizer(tokenizer)
+        self._wrapped = self.tokenizer.tokenizer
+        if hasattr(self._wrapped, "token_to_id"):  # a plain one, which `generate` cannot find stop strings with
+            transformers = require("transformers", "hub")
+            self._wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=self._wrapped)
 
     def sample(
         self,
@@ -71,7 +75,7 @@ class GenerateSampler:
         tokens = torch.tensor([ids], device=self.model.device)
         stopping: dict[str, Any] = {}
         if params.stop:
-            stopping = {"stop_strings": list(params.stop), "tokenizer": self.tokenizer.tokenizer}
+            stopping = {"stop_strings": list(params.stop), "tokenizer": self._wrapped}
         drawing: dict[str, Any] = {"do_sample": False}
         if params.temperature > 0:
             drawing = {
