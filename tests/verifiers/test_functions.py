@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_what_is_no_reward_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("value", [1.0, "ab", {"a": 1, "b": 2}, [1.0], None])
-def test_another_shape_than_a_list_is_the_users_error(value: object) -> None:
+def test_another_shape_than_a_list_is_the_users_error(value: Any) -> None:
     with pytest.raises(UserError, match="expected a list of rewards"):
         FunctionVerifier(lambda completions: value)(["", ""], ["a", "b"])
 

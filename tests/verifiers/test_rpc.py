@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fionalm.verifiers.rpc import Peer, Remote, dump, load, read_frame, write_frame
+from fionalm.verifiers.rpc import GoneError, Peer, Remote, dump, load, read_frame, write_frame
 
 ATOMS = st.one_of(
     st.none(),
@@ -137,7 +137,7 @@ def peer() -> Iterator[Peer]:
     theirs = Peer(to_program[0], from_program[1], {"__name__": "program"})
 
     def serve() -> None:
-        with pytest.raises(EOFError):
+        with pytest.raises(GoneError):
             theirs.serve()
 
     thread = threading.Thread(target=serve)

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes as long as starting the interpreter
     from typing import Any
 
-    from fionalm.verifiers.rpc import Peer, dump, load, read_frame, write_frame
+    from fionalm.verifiers.rpc import GoneError, Peer, dump, load, read_frame, write_frame
 
 PR_SET_DUMPABLE = 4
 SIGKILL = 9
@@ -59,8 +59,8 @@ def _functions(program: str, jobs: int, report: int) -> tuple[str, str]:
     tests = load(read_frame(jobs))
     try:
         peer.request("load", program)
-    except EOFError:
-        return "error", f"the program ended before the tests ran: {_end_of(child)}"
+    except GoneError as error:
+        return "error", f"the program ended before the tests ran: {_end_of(child, error)}"
     except BaseException as error:
         return "error", _describe(error)
     namespace: dict[str, Any] = {"__name__": "tests"}
@@ -78,8 +78,8 @@ def _functions(program: str, jobs: int, report: int) -> tuple[str, str]:
             if tests["entry_point"] and "candidate" not in namespace:
                 namespace["candidate"] = peer.request("resolve", tests["entry_point"])
             exec(code, namespace)
-        except EOFError:
-            return "error", f"the program ended during the tests: {_end_of(child)}"
+        except GoneError as error:
+            return "error", f"the program ended during the tests: {_end_of(child, error)}"
         except AssertionError as error:
             return "failed", f"test {number}: {_describe(error)}, {_where(error)}"
         except BaseException as error:
@@ -118,7 +118,7 @@ def _serve_program(incoming: int, outgoing: int) -> None:
     namespace = _module(PROGRAM)
     try:
         Peer(incoming, outgoing, namespace, settle=_flush).serve()
-    except EOFError:
+    except GoneError:
         pass
     finally:
         _flush()
@@ -225,10 +225,10 @@ def _be_killed_first() -> None:
         pass
 
 
-def _end_of(child: int) -> str:
-    # Its pipe is closed: it has ended, or closed the pipe and lives on, which counts the same.
+def _end_of(child: int, error: BaseException) -> str:
+    # If its process lives on, it has closed the pipe or spoilt it, which counts the same.
     pid, status = posix.waitpid(child, posix.WNOHANG)
-    return _status(status) if pid else "its pipe was closed"
+    return _status(status) if pid else str(error)
 
 
 def _status(status: int) -> str:

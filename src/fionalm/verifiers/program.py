@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import contextlib
 import json
@@ -183,7 +184,9 @@ def _complete(prefix: str, completion: str, entry_point: str | None) -> str:
     code = code_of(completion)
     if entry_point is None or re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(entry_point)}\b", code, re.MULTILINE):
         # A whole program, which may yet lean on the prompt's imports and helpers.
-        return code if entry_point is None or f"def {entry_point}" not in prefix else f"{prefix}\n    pass\n\n{code}"
+        if entry_point is None or f"def {entry_point}" not in prefix:
+            return code
+        return f"{_closed(prefix)}\n\n{code}"
     return prefix + code
 
 
@@ -203,12 +206,21 @@ def _job(program: str, tests: Any, entry_point: str | None, prefix: str, where: 
         # Helpers that the prompt defines are the tests' own; the program's versions of them prove nothing.
         names = set(re.findall(r"^def\s+(\w+)", prefix, re.MULTILINE)) - {entry_point}
         needed = any(re.search(rf"\b{name}\b", test) for name in names for test in tests)
-        job = {"prelude": prefix if needed else "", "sources": list(tests), "entry_point": entry_point}
+        job = {"prelude": _closed(prefix) if needed else "", "sources": list(tests), "entry_point": entry_point}
         return {"kind": "functions", "program": program, **job}
     if all(isinstance(test, Mapping) and {"input", "output"} <= test.keys() for test in tests):
         cases = [{"input": _text(test["input"]), "output": _text(test["output"])} for test in tests]
         return {"kind": "scripts", "program": program, "cases": cases}
     raise UserError(f"{where}: expected a list of code that is not empty, or of objects with input and output")
+
+
+def _closed(prefix: str) -> str:
+    """Return a code prompt with its unfinished function closed, or nothing where it is no code."""
+    for text in (prefix, f"{prefix.rstrip()}\n    pass\n"):
+        with contextlib.suppress(SyntaxError, ValueError):
+            ast.parse(text)
+            return text
+    return ""
 
 
 def _pairs(tests: Mapping[str, Any], where: str) -> list[Any]:

@@ -199,6 +199,10 @@ def write_frame(descriptor: int, data: bytes) -> None:
         raise EOFError from None
 
 
+class GoneError(BaseException):
+    """The other end is closed, or sends what is no message. No test's `except Exception` takes it for an answer."""
+
+
 class Peer:
     """One end of the pipes between tests and program.
 
@@ -280,7 +284,7 @@ class Peer:
             result = self.actions[message[0]](*message[1:])
             self.settle()
             self._send(("return", result))
-        except EOFError:
+        except GoneError:
             raise
         except BaseException as error:
             self.settle()
@@ -333,12 +337,19 @@ class Peer:
         return len(self.objects) - 1
 
     def _send(self, message: tuple[Any, ...]) -> None:
-        write_frame(self.outgoing, dump(message, self._export))
+        data = dump(message, self._export)
+        try:
+            write_frame(self.outgoing, data)
+        except EOFError:
+            raise GoneError("the pipe is closed") from None
 
     def _receive(self) -> tuple[Any, ...]:
-        message = load(read_frame(self.incoming), lambda index: Remote(self, index), self.objects.__getitem__)
+        try:
+            message = load(read_frame(self.incoming), lambda index: Remote(self, index), self.objects.__getitem__)
+        except (EOFError, ValueError, RecursionError) as error:
+            raise GoneError(str(error) or "the pipe is closed") from None
         if type(message) is not tuple or not message:
-            raise ValueError("no message: no tuple")
+            raise GoneError("no message: no tuple")
         return message
 
 

@@ -138,7 +138,7 @@ NEW_NAMESPACES = 0x7E020000
 SOCKET_FAMILIES = (1, 2, 10)
 """Unix, IPv4, IPv6; not, say, AF_VSOCK, which reaches a virtual machine's host past the network namespace."""
 LOAD, EQUAL, SET, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
-ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
+ALLOW, KILL, EPERM, ENOSYS, EAFNOSUPPORT = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026, 0x00050061
 NUMBER, ARCHITECTURE, ARGUMENT_0 = 0, 4, 16
 
 
@@ -166,5 +166,5 @@ def program(machine: str | None = None) -> bytes | None:
     lines += [(RETURN, 0, 0, ALLOW)]
     lines += [(EQUAL, 0, 2 + len(SOCKET_FAMILIES), numbers.socket), (LOAD, 0, 0, ARGUMENT_0)]
     lines += [(EQUAL, len(SOCKET_FAMILIES) - index, 0, family) for index, family in enumerate(SOCKET_FAMILIES)]
-    lines += [(RETURN, 0, 0, EPERM), (RETURN, 0, 0, ALLOW)]
+    lines += [(RETURN, 0, 0, EAFNOSUPPORT), (RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
