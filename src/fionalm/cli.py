@@ -49,6 +49,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "Fine-tune your own model (each: fiona finetune METHOD --help)": {
         "finetune sft": Command("finetune:sft", "on completions"),
+        "finetune reward": Command("finetune:reward", "a scorer, on preference pairs or judged samples"),
         "finetune rest-em": Command("finetune:rest_em", "on own samples that a verifier finds right, repeatedly"),
         "finetune bon-sft": Command("finetune:bon_sft", "on given solutions, for best-of-N"),
         "finetune bon-rl-v": Command("finetune:bon_rl_v", "on what a selecting verifier picks among N samples"),

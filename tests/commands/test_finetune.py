@@ -95,6 +95,22 @@ def test_every_method_leaves_a_model_metrics_and_a_report(
     assert (out / "model" / "adapter").exists() == ("--lora-rank" in METHODS[method])
 
 
+def test_a_reward_model_selects_in_bon_rl_v(fiona: Fiona, tiny: Path, sums: Path, tmp_path: Path) -> None:
+    words = ["--model", tiny, "--data", sums, *SHORT]
+    done = fiona("finetune", "reward", *words, "--steps", "2", "--validation", "0.25", "--out", "pairs")
+    assert done.code == 0, done.err
+    assert "right in validation" in done.out and done.last_line.endswith("loss.svg")
+    judged = [{"prompt": f"{i}+1=", "completion": str(i), "right": i % 2} for i in range(8)]
+    labelled = ["--data", _written(tmp_path / "j.jsonl", judged), "--label-column", "right", "--steps", "2", *SHORT]
+    done = fiona("finetune", "reward", "--model", tiny, *labelled, "--out", "labels")
+    assert done.code == 0, done.err
+    done = fiona("finetune", "bon-rl-v", *words, *DRAWS, "--n", "2", "--reward-model", "pairs", "--out", "v")
+    assert done.code == 0, done.err
+    assert (tmp_path / "v" / "model" / "config.json").is_file()
+    done = fiona("finetune", "bon-rl-v", *words, *DRAWS, "--n", "2", "--out", "w")
+    assert done.code == 2 and "bon-rl-v was given no selecting verifier" in done.err
+
+
 def test_a_finished_run_is_read_and_its_model_goes_on(fiona: Fiona, tiny: Path, sums: Path, tmp_path: Path) -> None:
     words = ["--data", sums, "--validation", "0.25", *SHORT, "--steps", "2", "--samples", "1", "--max-tokens", "2"]
     done = fiona("finetune", "sft", "--model", tiny, *words, "--out", "run")

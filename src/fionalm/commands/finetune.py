@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fionalm.commands.finetune_options import (
     Out,
     PairOptions,
     ProblemOptions,
+    RewardOptions,
     Row,
     RowOptions,
     is_main,
@@ -28,6 +30,7 @@ from fionalm.posttraining.best_of_n_config import ONE_SAMPLE, SUPERVISED, BestOf
 from fionalm.posttraining.config import FinetuneConfig, SupervisedConfig
 from fionalm.posttraining.preferences_config import PreferencesConfig
 from fionalm.posttraining.rest_em_config import RestEMConfig
+from fionalm.posttraining.reward_config import RewardConfig
 
 if TYPE_CHECKING:
     from fionalm.posttraining import Policy
@@ -113,6 +116,32 @@ def rest_em(
     ending.tell("rest-em", f"the policy of iteration {done.taken} of {settings.iterations}{reward}")
 
 
+def reward(
+    model: Model,
+    data: Data,
+    out: Out = None,
+    rows: Annotated[RewardOptions, Flat] = RewardOptions(),  # noqa: B008 (frozen)
+    settings: Annotated[RewardConfig, Flat] = RewardConfig(),  # noqa: B008 (frozen)
+) -> None:
+    """See `HEADLINE`."""
+    from fionalm.data import read_rows
+    from fionalm.posttraining import RewardTrainer
+
+    pairs = "chosen" in rows.columns or "chosen" in read_rows(data, split=rows.split, limit=1)[0]
+    texts = ("chosen", "rejected") if pairs else ("completion",)
+    learnt, held_out = rows.read(data, ("prompt", *texts), ("label",))
+    policy = _load(model, settings, rows)
+    batch = min(settings.batch_size, len(learnt))
+    steps = settings.steps or max(1, math.ceil(settings.epochs * len(learnt) / batch))
+    before = _preflight(policy, learnt, held_out, settings, rows, texts=texts, steps=steps)
+    if rows.preflight_only:
+        return
+    ending = Ending(_folder(out), before)
+    done = RewardTrainer(policy, learnt, settings, validation=held_out, out=ending.out, quiet=rows.quiet).run()
+    held = "" if done.validation_accuracy is None else f", {done.validation_accuracy:.1%} right in validation"
+    ending.tell("reward", f"loss {done.loss:.4f} after {done.steps} steps{held}")
+
+
 def _best_of_n(method: BestOfNMethod, sentence: str) -> Callable[..., None]:
     """Return the command of a method that draws samples and is rewarded for them."""
     defaults = BestOfNSettings(method=method, n=1) if method in ONE_SAMPLE else BestOfNSettings(method=method)
@@ -147,13 +176,19 @@ def _best_of_n(method: BestOfNMethod, sentence: str) -> Callable[..., None]:
             if rows.preflight_only:
                 return
             ending = Ending(_folder(out), before)
-            trainer = BestOfN(policy, learnt, verifier, settings, validation=held_out, out=ending.out, quiet=rows.quiet)
-            done = trainer.run()
+            selector = None
+            if rows.reward_model is not None:
+                from fionalm.posttraining import RewardModel
+
+                selector = RewardModel.load(rows.reward_model, device=policy.device).score
+            out_and = {"validation": held_out, "out": ending.out, "quiet": rows.quiet}
+            done = BestOfN(policy, learnt, verifier, settings, selector=selector, **out_and).run()
         after = "".join(f", {name} {value:.3f}" for name, value in done.after.items() if name.startswith("pass@"))
         ending.tell(method, f"{done.steps} steps, {done.samples:,} samples{after}")
 
     example = "--model smollm2 --data gsm8k_train.jsonl --verifier number --chat --out runs/math"
     example += "" if method in ONE_SAMPLE else " --n 4"
+    example += " --reward-model runs/reward" if method == "bon-rl-v" else ""
     return _described(command, method, sentence, example)
 
 
@@ -238,6 +273,12 @@ _described(
     "rest-em",
     "Learn from own samples that a verifier finds right, from the base model again each time (Singh et al. 2023).",
     "--model smollm2 --data gsm8k_train.jsonl --verifier number --chat --validation 0.05 --out runs/rest-em",
+)
+_described(
+    reward,
+    "reward",
+    "Learn to score completions, from preferred pairs or from samples with a label or reward.",
+    "--model smollm2 --data hh.jsonl.gz --chat --validation 0.1 --out runs/reward",
 )
 bon_sft = _best_of_n("bon-sft", "Learn given solutions for a model that is used by best-of-N (Chow et al. 2024).")
 bon_rl_v = _best_of_n("bon-rl-v", "Reinforce what a selecting verifier would pick among N samples (Chow et al. 2024).")

@@ -134,6 +134,16 @@ class PairOptions(RowOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardOptions(PairOptions):
+    """Rows with a prompt and two completions, or with one and its label."""
+
+    completion_column: Annotated[str | None, Name] = None
+    """Name of the judged completions' column, where it is another."""
+    label_column: Annotated[str | None, Name] = None
+    """Name of the column that says how right they are, 0 to 1, where it is neither label nor reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProblemOptions(RowOptions):
     """Rows with a problem and what its solutions are judged by."""
 
@@ -145,6 +155,8 @@ class ProblemOptions(RowOptions):
     """Name of the column of tests (code), where it is another."""
     completion_column: Annotated[str | None, Name] = None
     """Name of the column of given solutions, for methods that learn from them."""
+    reward_model: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run folder of fiona finetune reward, which selects among samples (bon-rl-v, bon-sft)."""
     verifier_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Time that a judgement may take. None: the verifier's own."""
     unsafe_execution: bool = False
