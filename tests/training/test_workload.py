@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -57,10 +62,34 @@ def test_memory_counts_what_is_held() -> None:
     assert memory_bytes(full) - memory_bytes(lora) == pytest.approx(0.99 * 12 * parameters)
     assert memory_bytes(replace(full, reference=True)) - memory_bytes(full) == 4 * parameters
     sampling = replace(full, trained_tokens=0, sample_batch=256)
-    assert memory_bytes(sampling, half=True) == 6 * parameters + 256 * cache_bytes(full.model, 96, half=True)
+    assert memory_bytes(sampling, half=True) == 6 * parameters + 2 * 256 * cache_bytes(full.model, 96, half=True)
     huge = replace(full, model=SHAPES["palm-62b"], strategy="fsdp2", micro_batch_tokens=512)
     assert not estimate_any(huge).fits and estimate_any(huge, devices=64).fits
     assert estimate_any(lora).flops < estimate_any(full).flops
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's peak memory counter")
+def test_memory_is_near_a_real_peak() -> None:
+    """As `test_plan.py` measures training: two updates, or drawing, in a process of their own."""
+    small = Workload(model=replace(MODEL, vocab_size=16), seq_len=32, trained_tokens=1, micro_batch_tokens=64)
+    shape = DecoderConfig(vocab_size=4096, d_model=256, n_layers=3, max_seq_len=256, mlp="silu_gated")
+    mostly_activations = Workload(model=shape, seq_len=256, trained_tokens=1, micro_batch_tokens=1536)
+    wide = replace(
+        mostly_activations, model=replace(shape, d_model=512, n_layers=4), micro_batch_tokens=256, reference=True
+    )
+    workloads = [
+        mostly_activations,
+        wide,
+        replace(wide, reference=False, trained_share=0.02),
+        Workload(model=replace(shape, n_layers=4), seq_len=64, sampled_tokens=1, sample_batch=128),
+    ]
+    script = str(Path(__file__).with_name("measure_workload.py"))
+    text = json.dumps([asdict(one) for one in (small, *workloads)])
+    done = subprocess.run([sys.executable, script], input=text, capture_output=True, text=True, check=True)
+    for each, measured in zip(workloads, map(int, done.stdout.split()), strict=True):
+        assert measured > 80e6  # or noise would decide
+        assert 1 / 1.3 < memory_bytes(each) / measured < 1.3, each
 
 
 @pytest.mark.parametrize(

@@ -127,11 +127,12 @@ def plan(
         seeds: random seeds of each trial; default: the scale's own.
     """
     from fionalm.studies.study import SCALES, configured
+    from fionalm.training.plan import DEVICES
     from fionalm.training.workload import estimate_any
 
     if scale not in SCALES:
         raise choice_error("scale", scale, SCALES)
-    assumed = ""
+    drawing = False
     for name, entry in _named(study):
         works = entry.plan(configured(entry, scale, seeds))
         plans = [estimate_any(work, device=device) for work in works]
@@ -146,8 +147,8 @@ def plan(
         )
         print(f"  device-hours  {_hours(sum(one.device_hours for one in plans))}")
         print(f"  memory        {_bytes(largest.memory_bytes)} for the largest run{_sharing(work, largest)}")
-        assumed = _assumptions(largest.device, sampled > 0)
-    print(assumed)
+        drawing = drawing or sampled > 0
+    print(_assumptions(DEVICES[device], drawing))
 
 
 def _sharing(work: TrainConfig | Workload, alone: Plan) -> str:
@@ -174,13 +175,15 @@ def _assumptions(device: Device, sampled: bool) -> str:
 
     peak = (device.bf16_flops or device.fp32_flops) / 1e12
     kind = "fp32" if device.bf16_flops is None else "bf16"
-    return (
+    assumed = (
         f"Assumed: {device.utilisation:.0%} of {device.name}'s {kind} peak of {peak:,.3g} TFLOP/s, which small models "
         "on a large device do not reach; parameters, gradients and optimizer state in fp32; memory within a factor of "
         "1.3."
-        + f" Tokens are drawn at {BANDWIDTH_SHARE:.0%} of its memory's {device.bandwidth / 1e9:,.0f} GB/s."
-        * sampled
     )
+    if not sampled:
+        return assumed
+    speed = f"{BANDWIDTH_SHARE:.0%} of its memory's {device.bandwidth / 1e9:,.0f} GB/s"
+    return f"{assumed} Tokens are drawn from weights in {kind}, as vLLM draws them, at {speed}."
 
 
 def _hours(hours: float) -> str:
