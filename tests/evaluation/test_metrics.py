@@ -76,6 +76,8 @@ def test_pass_grows_with_k_and_lies_in_its_interval(groups: list[list[float | No
     for problem in {one.problem for one in records}:
         values = [one.values[problem] for one in found.metrics if problem in one.values]
         assert values == sorted(values)
+    ends = [(one.interval.low, one.interval.high) for one in (*found.metrics,) if len(one.values) > 1]
+    assert all(0 <= low <= high <= 1 for low, high in ends)
     assert found.judged + sum(one.reward is None for one in records) == found.samples
 
 

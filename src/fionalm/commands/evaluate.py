@@ -122,9 +122,10 @@ def _judged(
 
 
 def _sets(files: Mapping[str, list[SampleRecord]]) -> dict[str, list[SampleRecord]]:
-    """Part the samples by file, iteration and temperature, named by what differs."""
-    keys = {(name, one.iteration, one.temperature) for name, records in files.items() for one in records}
-    several = [len({key[part] for key in keys}) > 1 for part in range(3)]
+    """Part the samples by file, iteration and temperature, named by what tells them apart."""
+    iterations = any(len({one.iteration for one in records}) > 1 for records in files.values())
+    temperatures = any(len({one.temperature for one in records}) > 1 for records in files.values())
+    several = (len(files) > 1, iterations, temperatures)
     sets: dict[str, list[SampleRecord]] = {}
     for name, records in files.items():
         for one in records:

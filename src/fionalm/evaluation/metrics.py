@@ -118,9 +118,13 @@ def evaluate_samples(
     if impossible := [k for k in ks if k > most]:
         raise UserError(f"k {impossible[0]} with at most {most} judged samples a problem: expected k up to {most}")
 
-    def interval(values: Iterable[float], top: float = 1.0) -> Interval:
+    drawn = [_reward(one) for group in judged.values() for one in group]
+    chance = (0.0, 1.0)
+    graded = chance if 0 <= min(drawn) <= max(drawn) <= 1 else (-math.inf, math.inf)
+
+    def interval(values: Iterable[float], bounds: tuple[float, float]) -> Interval:
         known = [value for value in values if not math.isnan(value)]
-        return bootstrap(np.mean, known, level=level, resamples=resamples, seed=seed, bounds=(-math.inf, top))
+        return bootstrap(np.mean, known, level=level, resamples=resamples, seed=seed, bounds=bounds)
 
     metrics = []
     for name, value in _values(judged, right).items():
@@ -128,7 +132,8 @@ def evaluate_samples(
             of_problems = {problem: value(group, k) for problem, group in judged.items()}
             known = {problem: found for problem, found in of_problems.items() if not math.isnan(found)}
             if known:
-                metrics.append(Metric(name, k, interval(known.values()), known))
+                bounds = graded if name == "best-of" else chance
+                metrics.append(Metric(name, k, interval(known.values(), bounds), known))
     rewards = (np.mean([_reward(one) for one in group]) if group else math.nan for group in judged.values())
     distinct = (len({one.completion for one in group if _reward(one) >= right}) for group in judged.values())
     return Evaluation(
@@ -136,8 +141,8 @@ def evaluate_samples(
         samples=len(records),
         judged=count,
         outcomes=dict(Counter(one.outcome or ("judged" if _known(one.reward) else "not judged") for one in records)),
-        reward=interval(map(float, rewards), math.inf),
-        distinct_right=interval(map(float, distinct), math.inf),
+        reward=interval(map(float, rewards), graded),
+        distinct_right=interval(map(float, distinct), (0.0, math.inf)),
         truncated=float(np.mean([one.finish_reason == "length" for one in records])),
         metrics=metrics,
     )
@@ -151,7 +156,8 @@ def paired_difference(
     if not shared:
         return None
     differences = [after.values[problem] - before.values[problem] for problem in shared]
-    return bootstrap(np.mean, differences, level=level, resamples=resamples, seed=seed)
+    bounds = (-math.inf, math.inf) if after.name == "best-of" else (-1.0, 1.0)
+    return bootstrap(np.mean, differences, level=level, resamples=resamples, seed=seed, bounds=bounds)
 
 
 def _values(
