@@ -111,7 +111,7 @@ class Preferences:
             with open_run(self.out, settings, world) as run:
                 if run.result is not None:
                     return PreferencesResult(**{**run.result, "rows": run.rows})
-                result = _Training(self, run, world).train()
+                result = PreferenceTraining(self, run, world).train()
                 if run.path is not None:
                     self.policy.save(run.path / MODEL_FOLDER, world=world)
                 run.finish({key: value for key, value in asdict(result).items() if key != "rows"})
@@ -127,7 +127,18 @@ class Preferences:
         return [encode_pair(self.policy.tokenizer, row, number=n, context=context) for n, row in enumerate(rows)]
 
 
-class _Training:
+class PreferenceTraining:
+    """One training of `Preferences.run`, which can also be taken step by step.
+
+    Args:
+        trainer: policy, rows and configuration.
+        run: where metrics and checkpoints go.
+        world: the processes.
+
+    Raises:
+        UserError: rows that cannot be learnt from, or a model that cannot share prompts and has to.
+    """
+
     def __init__(self, trainer: Preferences, run: Run, world: World) -> None:
         self.policy, self.config, self.run, self.world = trainer.policy, trainer.config, run, world
         self.measure = trainer.measure
@@ -160,6 +171,7 @@ class _Training:
         self.losses: list[float] = []
 
     def train(self) -> PreferencesResult:
+        """Resume, train to the end and return what came of it; see `Preferences.run`."""
         config, learner = self.config, self.learner
         total = learner.total_steps
         validation: dict[str, float] = {}
@@ -174,7 +186,7 @@ class _Training:
             progress(total - learner.step_number, description, "steps", quiet=self.quiet) as bar,
         ):
             while learner.step_number < total:
-                row = self._step()
+                row = self.step()
                 done = learner.step_number
                 last = done == total
                 validates = last or _is_due(done, config.validate_every)
@@ -196,7 +208,8 @@ class _Training:
         loss = math.fsum(self.losses) / len(self.losses)
         return PreferencesResult(learner.step_number, loss, self.shared, self.gain, validation, self.run.rows)
 
-    def _step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, Any]:
+        """Make the next update and return its metrics."""
         step = self.learner.step_number
         chosen = batch_of(step, len(self.pairs), self.batch_size, self.config.seed)
         parts = self._parts(chosen)
