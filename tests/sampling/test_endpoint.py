@@ -164,6 +164,19 @@ def test_a_rate_limit_holds_every_request(scripted: Start) -> None:
     assert at[1] - at[0] >= 0.4
 
 
+def test_a_refusal_ends_the_others_waiting(scripted: Start) -> None:
+    def mixed(call: int, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+        if body["prompt"] == "bad":
+            time.sleep(0.3)
+            return 400, {}, {"error": {"message": "no"}}
+        return 429, {"Retry-After": "60"}, {}
+
+    started = time.monotonic()
+    with pytest.raises(UserError, match="refused prompt 1 with 400: no"):
+        sampler_for(scripted(mixed).url).sample(["a", "bad", "c"], SamplingParams())
+    assert time.monotonic() - started < 10
+
+
 def test_an_endpoint_that_keeps_failing_is_given_up(scripted: Start, tmp_path: Path) -> None:
     endpoint = scripted(lambda call, path, body: ok(call, path, body) if call < 2 else (500, {}, {"message": "oops"}))
     told: list[str] = []

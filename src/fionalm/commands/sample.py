@@ -108,7 +108,7 @@ def sample(
 
             records = judge_samples(records, verifier, store, quiet=quiet)
         store.rewrite([problem.id for problem in wanted])
-        _show(wanted, records, judge.best_of is not None)
+        _show(wanted, records, judge.best_of is not None, everything=path is None)
         _summarise(wanted, records, params, path)
         if judge.best_of is not None:
             _keep_best(wanted, records, path)
@@ -201,10 +201,13 @@ def _selected(store: SampleStore, problems: Sequence[Problem], params: SamplingP
     return [record for name, number in keys if (record := store.get(0, name, number)) is not None]
 
 
-def _show(problems: Sequence[Problem], records: Sequence[SampleRecord], best: bool) -> None:
-    for problem in problems[:SHOWN_PROBLEMS]:
+def _show(problems: Sequence[Problem], records: Sequence[SampleRecord], best: bool, *, everything: bool) -> None:
+    """Print samples: a few, or all of them where no file keeps them."""
+    most, cut = (len(records), len) if everything else (SHOWN_SAMPLES, lambda _text: SHOWN_CHARACTERS)
+    shown = problems if everything else problems[:SHOWN_PROBLEMS]
+    for problem in shown:
         samples = [record for record in records if record.problem == problem.id]
-        samples = _best(samples)[:1] if best else samples[:SHOWN_SAMPLES]
+        samples = _best(samples)[:1] if best else samples[:most]
         if not isinstance(problem.prompt, str):
             last: Any = problem.prompt[-1]
             print(f"--- problem {problem.id}, {last['role']}: {_short(last['content'])}")
@@ -213,9 +216,9 @@ def _show(problems: Sequence[Problem], records: Sequence[SampleRecord], best: bo
         for record in samples:
             judged = "" if record.outcome is None else f", {record.outcome}"
             judged += "" if record.answer is None else f" ({record.answer})"
-            print(f"[sample {record.sample}{judged}] {_short(record.completion)}")
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"--- and {len(problems) - SHOWN_PROBLEMS:,} more problems")
+            print(f"[sample {record.sample}{judged}] {_short(record.completion, cut(record.completion))}")
+    if len(problems) > len(shown):
+        print(f"--- and {len(problems) - len(shown):,} more problems")
 
 
 def _summarise(
@@ -257,6 +260,6 @@ def _best(samples: Iterable[SampleRecord]) -> list[SampleRecord]:
     return sorted(judged, key=lambda record: (-(record.reward or 0.0), record.sample))
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = SHOWN_CHARACTERS) -> str:
     text = text.strip()
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text):,} characters)"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"

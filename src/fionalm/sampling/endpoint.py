@@ -241,14 +241,15 @@ class EndpointSampler:
                     try:
                         done.put((job, await work(client, job)))
                     except Exception as error:  # handed to the caller's thread, which raises it
-                        # A refusal says more than the budget's end that another request ran into.
-                        failures.insert(0 if not isinstance(error, OutOfBudget) else len(failures), error)
-                        client.stopping = True
+                        failures.append(error)
+                        client.stop()
 
             try:
                 await asyncio.gather(*(worker() for _ in range(min(self.config.concurrency, len(jobs)))))
             finally:
                 await client.close()
+            # The first says why; a refusal more than the budget's end that another request ran into.
+            failures.sort(key=lambda error: isinstance(error, OutOfBudget))
             return failures[0] if failures else None
 
         try:

@@ -30,8 +30,7 @@ class EndpointClient:
 
     def __init__(self, url: str, key: str, config: EndpointConfig, usage: Usage, cache: ReplyCache | None) -> None:
         self.url, self.config, self.usage = url, config, usage
-        self.stopping = False
-        """Set once the run has failed: what is under way still ends, nothing is tried again."""
+        self._stopping = asyncio.Event()
         self._cache = cache
         self._openai = require("openai", "serve")
         self._client = self._openai.AsyncOpenAI(base_url=url, api_key=key, timeout=config.timeout, max_retries=0)
@@ -39,6 +38,10 @@ class EndpointClient:
         self._resume_at = 0.0
         self._reached = False
         self._renamed: dict[str, str | None] = {}
+
+    def stop(self) -> None:
+        """End the run: what the endpoint is answering still ends, nothing is tried again."""
+        self._stopping.set()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -92,7 +95,7 @@ class EndpointClient:
     async def _send(self, path: str, body: Mapping[str, Any], prompt: int) -> dict[str, Any]:
         attempt = 0
         while True:
-            await self._pause()
+            await self._sleep(0.0)
             sent = self._translated(body)
             try:
                 reply = await self._create(path, dict(sent))
@@ -113,7 +116,7 @@ class EndpointClient:
                     raise self._nothing(error) from error
             except ValueError as error:
                 failure, wait = f"a broken reply: {error}", None
-            if self.stopping or attempt >= self.config.retries or (wait or 0) > self.config.max_wait:
+            if self._stopping.is_set() or attempt >= self.config.retries or (wait or 0) > self.config.max_wait:
                 asked = f", and asks to wait {wait:g} s" if wait else ""
                 raise UserError(
                     f"{self.url} failed {attempt + 1} times, last with: {failure}{asked}; answers so far are "
@@ -125,11 +128,15 @@ class EndpointClient:
             if wait is not None:  # the limit is the endpoint's: every request waits, a little apart from each other
                 self._resume_at = max(self._resume_at, time.monotonic() + wait)
                 backoff *= 0.1
-            await asyncio.sleep(backoff)
+            await self._sleep(backoff)
 
-    async def _pause(self) -> None:
-        while (left := self._resume_at - time.monotonic()) > 0 and not self.stopping:
-            await asyncio.sleep(left)
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, and longer if another request was told to; raises as soon as the run ends."""
+        until = time.monotonic() + seconds
+        while (left := max(until, self._resume_at) - time.monotonic()) > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), left)
+                raise UserError(f"{self.url}: stopped while waiting to try again")
 
     async def _create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         extra = {name: body.pop(name) for name in EXTRA if name in body}

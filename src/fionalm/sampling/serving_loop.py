@@ -214,9 +214,9 @@ class ServingLoop:
                 group.read = (prefixes[0], logits[0].float())
             prefix, logits = group.read
             self._draw(fresh, logits.expand(len(fresh), -1))
-        except Exception as error:
+        except Exception as error:  # the batch is as it was: others go on
             self._fail(fresh, f"{type(error).__name__}: {error}")
-            raise
+            return
         going = [draw for draw in fresh if not draw.ended]
         if going:
             cache.admit([prefix] * len(going))
