@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +10,11 @@ import tyro
 
 from fionalm.commands.options import Positional
 from fionalm.errors import UserError
-from fionalm.paths import write_error
 
 if TYPE_CHECKING:
     from fionalm.report import Chart
-    from fionalm.verifiers import Judge, Judgement
+    from fionalm.verifiers import Judge
 
-CHUNK = 16
-"""Pairs judged between two writes: a kill loses at most so many."""
-JUDGEMENTS_FILE = "judgements.jsonl"
 NEEDED = ("prompt", "completion", "reference")
 
 
@@ -57,6 +50,7 @@ def win_rate(
         seed: of the bootstrap.
         quiet: show no progress.
     """
+    from fionalm.commands.judging import JUDGEMENTS_FILE, judge_rows
     from fionalm.commands.outcome import columns as aligned
     from fionalm.commands.outcome import diagnosis
     from fionalm.data import read_rows
@@ -76,7 +70,7 @@ def win_rate(
     settings["plain"] = plain
     asked = _judge(judge, criterion, batch, plain)
     with diagnosis(out, f"Win rate of {Path(file).name}", settings) as opened:
-        judged = _judgements(asked, rows, out / JUDGEMENTS_FILE, quiet=quiet)
+        judged = judge_rows(asked, rows, NEEDED, out / JUDGEMENTS_FILE, quiet=quiet)
         found = rates([[one.shown_first, one.shown_second] for one in judged], seed=seed)
         unanswered = sum(one.unanswered for one in judged)
         result = {**found.to_dict(), "unanswered": unanswered, "preferences": [one.preference for one in judged]}
@@ -101,54 +95,6 @@ def _judge(spec: str, criterion: str | None, batch: int, plain: bool) -> Judge:
 
     sampler: Any = make_sampler(spec, max_batch=batch)
     return Judge(sampler, criterion=criterion or CRITERION, chat=False if plain else None)
-
-
-def _judgements(judge: Judge, rows: Sequence[dict[str, Any]], path: Path, *, quiet: bool) -> list[Judgement]:
-    """Judge the rows that the file has not yet, in chunks; a row is known by what it holds."""
-    from fionalm.progress import progress
-    from fionalm.verifiers import check_answered
-
-    texts = [json.dumps([row[name] for name in NEEDED]) for row in rows]
-    keys = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts]
-    known = _read(path)
-    waiting = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
-    with progress(len(waiting), "judging", "pairs", quiet=quiet or not waiting) as bar:
-        items = list(waiting.items())
-        for start in range(0, len(items), CHUNK):
-            chunk = items[start : start + CHUNK]
-            prompts, ours, references = ([row[name] for _, row in chunk] for name in NEEDED)
-            found = dict(zip([key for key, _ in chunk], judge.judge(prompts, ours, references), strict=True))
-            check_answered(list(found.values()) if start == 0 else [])
-            _append(path, found)
-            known.update(found)
-            bar.advance(len(chunk))
-    return [known[key] for key in keys]
-
-
-def _read(path: Path) -> dict[str, Judgement]:
-    from fionalm.verifiers import Judgement
-
-    if not path.exists():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # a kill tore the last line
-        path.write_text(whole, encoding="utf-8")
-    found = {}
-    for line in whole.splitlines():
-        values = json.loads(line)
-        key = values.pop("key")
-        found[key] = Judgement(**values)
-    return found
-
-
-def _append(path: Path, judgements: dict[str, Judgement]) -> None:
-    text = "".join(json.dumps({"key": key, **asdict(one)}) + "\n" for key, one in judgements.items())
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def _table(found: Any, unanswered: int) -> tuple[list[str], list[list[Any]]]:
