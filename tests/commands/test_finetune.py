@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,19 @@ def test_out_and_model_are_asked_for(fiona: Fiona, tiny: Path, sums: Path) -> No
     assert done.code == 2 and "did you mean 'smollm2'" in done.err
     done = fiona("finetune", "geometric-dp")
     assert done.code == 2 and "did you mean 'geometric-dpo'" in done.err
+
+
+def test_the_pages_commands_parse_and_its_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from fionalm import cli
+    from fionalm.commands import finetune
+
+    page = (Path(__file__).parents[2] / "docs" / "finetuning.md").read_text()
+    lines = [line for line in re.findall(r"^(?:fiona|torchrun) .*$", page, re.MULTILINE) if "--model" in line]
+    assert len(lines) == 4
+    for line in lines:
+        method, *words = shlex.split(line.partition("finetune ")[2])
+        command = getattr(finetune, method.replace("-", "_"))
+        assert str(cli._parse(command, f"fiona finetune {method}", words)["model"]) in line
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(program, {})
+    assert float(capsys.readouterr().out.split()[0]) > 0
