@@ -14,6 +14,7 @@ from fionalm.data.tasks.number_chains import (
     chain_reaches,
     chain_strategy,
     chain_value,
+    is_chain,
     number_chains,
 )
 from fionalm.data.tasks.splits import SPLITS
@@ -23,41 +24,70 @@ PROBLEMS = number_chains(3)
 BY_PROMPT = {problem.prompt: problem for problem in PROBLEMS}
 
 
-def left_to_right(chain: str) -> int:
-    """Evaluate with Python's own arithmetic: every prefix in brackets, so that precedence never matters."""
-    text = chain[0]
-    for index in range(1, len(chain), 2):
-        text = f"({text}{chain[index : index + 2]})"
-    return eval(text)
+def calculator(chain: str) -> tuple[list[int], int] | None:
+    """Work a chain by Python's own arithmetic, result by result; None if what is written is not what comes out."""
+    first, *steps = chain.replace("+", " +").replace("-", " -").replace("*", " *").split()
+    value, digits = int(first), [int(first)]
+    for step in steps:
+        operation, _, shown = step.partition("=")
+        value = eval(f"({value}){operation}")
+        digits.append(int(operation[1:]))
+        if str(value) != shown:
+            return None
+    return digits, value
 
 
 def test_every_solution_is_right_by_pythons_own_arithmetic() -> None:
     for problem in PROBLEMS:
         for solution in problem.solutions:
-            assert left_to_right(solution) == problem.target
-            assert sorted(map(int, solution[::2])) == list(problem.digits)
-            assert chain_reaches(problem.prompt, solution) is True
+            worked = calculator(solution)
+            assert worked is not None
+            assert (sorted(worked[0]), worked[1]) == (list(problem.digits), problem.target)
+            assert chain_reaches(problem.prompt, solution)
 
 
-@given(st.text(alphabet=CHAIN_ALPHABET, max_size=7), st.sampled_from(PROBLEMS))
+@given(st.text(alphabet=CHAIN_ALPHABET, max_size=12), st.sampled_from(PROBLEMS))
 def test_the_verifier_accepts_exactly_the_listed_solutions(text: str, problem: ChainProblem) -> None:
-    assert (chain_reaches(problem.prompt, text) is True) == (text in problem.solutions)
+    assert chain_reaches(problem.prompt, text) == (text in problem.solutions)
+
+
+@given(st.sampled_from(PROBLEMS), st.data())
+def test_a_solution_with_one_character_changed_is_right_only_if_it_is_another(
+    problem: ChainProblem, data: st.DataObject
+) -> None:
+    solution = data.draw(st.sampled_from(problem.solutions))
+    place = data.draw(st.integers(0, len(solution) - 1))
+    changed = solution[:place] + data.draw(st.sampled_from(CHAIN_ALPHABET)) + solution[place + 1 :]
+    assert chain_reaches(problem.prompt, changed) == (changed in problem.solutions)
 
 
 @given(st.lists(st.integers(1, 9), min_size=3, max_size=3), st.lists(st.sampled_from("+-*"), min_size=2, max_size=2))
-def test_any_chain_that_reaches_a_target_is_listed(numbers: list[int], operators: list[str]) -> None:
-    chain = f"{numbers[0]}{operators[0]}{numbers[1]}{operators[1]}{numbers[2]}"
-    value = left_to_right(chain)
-    prompt = f"{''.join(map(str, sorted(numbers)))}>{value:02d}:"
-    assert (prompt in BY_PROMPT) == (0 <= value <= 99)
-    if prompt in BY_PROMPT:
+def test_any_chain_within_the_display_is_listed(numbers: list[int], operators: list[str]) -> None:
+    values = [numbers[0]]
+    for operator, number in zip(operators, numbers[1:], strict=True):
+        values.append(eval(f"({values[-1]}){operator}{number}"))
+    chain = str(numbers[0]) + "".join(
+        f"{operator}{number}={value}"
+        for operator, number, value in zip(operators, numbers[1:], values[1:], strict=True)
+    )
+    found = chain_value(chain)
+    assert (found is not None) == all(0 <= value <= 99 for value in values)
+    if found is not None:
+        prompt = f"{''.join(map(str, sorted(numbers)))}>{values[-1]:02d}:"
         assert chain in BY_PROMPT[prompt].solutions
 
 
-@pytest.mark.parametrize("text", ["", "3+", "+3", "3+4=", "3**4", "34", "3 +4", "3+-4", "²+3"])
-def test_what_is_no_chain(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "3+", "3+4", "3+4=", "3+4=8", "3+4=07", "+3=3", "3**4=81", "3 +4=7", "3-4=-1", "9*9=81*9=729", "²+3=5"],
+)
+def test_what_no_calculator_shows(text: str) -> None:
     assert chain_value(text) is None
-    assert chain_reaches("34>07:", text) is None
+    assert not chain_reaches("34>07:", text)
+
+
+def test_the_form_of_a_chain_is_not_its_truth() -> None:
+    assert is_chain("3+4=8") and not is_chain("3+4") and not is_chain("3+4=08")
 
 
 def test_a_prompt_that_is_none_is_refused() -> None:

@@ -11,8 +11,16 @@ from __future__ import annotations
 from fionalm.report.claims import Measured
 from fionalm.studies.best_of_n import analysis, figures
 from fionalm.studies.best_of_n.claims import CLAIMS
+from fionalm.studies.best_of_n.cost import plan
 from fionalm.studies.best_of_n.results import Results
-from fionalm.studies.best_of_n.runs import BASE, BestOfNStudyConfig, base_trials, plan, preset, training_trials
+from fionalm.studies.best_of_n.runs import (
+    BASE,
+    BestOfNStudyConfig,
+    base_trials,
+    preset,
+    real_trials,
+    training_trials,
+)
 from fionalm.studies.study import Lab, Study
 
 
@@ -24,6 +32,8 @@ def run(config: BestOfNStudyConfig, lab: Lab) -> list[Measured]:
     trained = dict(zip(trials, lab.sweep(list(trials.values()), "methods"), strict=True))
     results = Results(config, {**{(BASE, 0, seed): result for seed, result in made.items()}, **trained})
     figures.draw_all(results, lab)
+    real = real_trials(config)
+    figures.draw_real(config, dict(zip(real, lab.sweep(list(real.values()), "real model"), strict=True)), lab)
     return [
         *analysis.baselines(results),
         *analysis.aware(results),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from fionalm.evaluation.co_scaling import fit
 from fionalm.objectives import bon_rlb_weights
 from fionalm.report import Line, Section, Table, lines_with_intervals
 from fionalm.statistics import Interval
-from fionalm.studies.best_of_n.results import Results, mean
-from fionalm.studies.best_of_n.runs import BASE, BON_METHODS, GRPO, RL, SFT, TITLES
+from fionalm.studies.best_of_n.results import Result, Results, quick_mean
+from fionalm.studies.best_of_n.runs import BASE, BON_METHODS, GRPO, RL, SFT, TITLES, BestOfNStudyConfig
 from fionalm.studies.study import Lab
 
 BON = "bon-rlb-p"
@@ -26,6 +26,39 @@ def draw_all(results: Results, lab: Lab) -> None:
     _weights(results, lab)
     _training(results, lab)
     _tables(results, lab)
+
+
+def draw_real(config: BestOfNStudyConfig, found: Mapping[str, Result], lab: Lab) -> None:
+    """Keep what the real model's trials came to."""
+    real = config.real
+    done = {method: result for method, result in found.items() if result is not None}
+    if real is None or not done:
+        return
+    ns = [n for n in real.ns if n <= real.test_samples]
+    lines, rows = [], []
+    for method, result in done.items():
+        title = TITLES[method] if method in (BASE, RL) else f"{TITLES[method]}, N' = {real.n}"
+        curves = [quick_mean(np.array(result["passed"][str(n)])) for n in ns]
+        lines.append(_drawn(title, ns, curves))
+        cells = [_cell(curve) for curve in curves]
+        rows.append((title, *cells, f"{result['entropy']:.2f}", f"{result['distinct']:.2f}"))
+    lab.figure(
+        lines_with_intervals(lines, x_label="N", y_label="pass@N", x_scale="log"),
+        "real-model",
+        f"{real.model}: pass@N against N",
+        f"Test problems that {real.model} solves with N samples at temperature 1, before and after {real.steps} steps. "
+        "Bands are 95% intervals over problems.",
+    )
+    what = "one-digit arithmetic" if real.data is None else real.data
+    lab.sections.append(
+        Section(
+            f"{real.model} on {what}",
+            f"One seed, {real.steps} steps of {real.batch} prompts with {real.samples} samples each; "
+            f"{len(next(iter(done.values()))['passed'][str(ns[0])])} test problems that training did not see. "
+            "Entropy is a response's, in nats; distinct counts right solutions.",
+            [Table(("method", *(f"pass@{n}" for n in ns), "entropy", "distinct"), rows)],
+        )
+    )
 
 
 def _arms(results: Results) -> list[tuple[str, int]]:
@@ -159,11 +192,11 @@ def _tables(results: Results, lab: Lab) -> None:
     columns = ("method", "N'", *(f"pass@{n}" for n in config.ns), f"best of {config.largest_n}", "entropy", "distinct")
     rows, kinds = [], []
     for method, n in [(BASE, 0), *config.arms()]:
-        cells = [mean(results.passed(method, n, k)) for k in config.ns]
+        cells = [quick_mean(results.passed(method, n, k)) for k in config.ns]
         cells += [
-            mean(results.best_of(method, n, config.largest_n)),
-            mean(results.per_seed(method, n, lambda r: r["entropy"])),
-            mean(results.per_seed(method, n, lambda r: r["distinct"])),
+            quick_mean(results.best_of(method, n, config.largest_n)),
+            quick_mean(results.per_seed(method, n, lambda r: r["entropy"])),
+            quick_mean(results.per_seed(method, n, lambda r: r["distinct"])),
         ]
         rows.append((TITLES[method], n or "", *(_cell(cell) for cell in cells)))
         right = [
@@ -190,7 +223,10 @@ def _tables(results: Results, lab: Lab) -> None:
 
 
 def _line(label: str, x: Sequence[float], by_seed: Sequence[np.ndarray]) -> Line:
-    found = [mean(values) for values in by_seed]
+    return _drawn(label, x, [quick_mean(values) for values in by_seed])
+
+
+def _drawn(label: str, x: Sequence[float], found: Sequence[Interval]) -> Line:
     estimates, lows, highs = ([getattr(one, end) for one in found] for end in ("estimate", "low", "high"))
     return Line(label, list(x), estimates, lows, highs)
 

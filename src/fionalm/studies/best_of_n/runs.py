@@ -1,17 +1,14 @@
-"""The presets of `best-of-n`, the trials that they ask for, and what these cost."""
+"""The presets of `best-of-n` and the trials that they ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from fionalm.models.config import DecoderConfig
-from fionalm.models.shapes import SHAPES
 from fionalm.posttraining.best_of_n_config import BestOfNMethod
 from fionalm.studies.study import Scale
 from fionalm.sweeps import Trial
-from fionalm.training.workload import Workload
 
 BASE = "base"
 RL, GRPO, SFT = "reinforce", "grpo", "sft"
@@ -32,23 +29,48 @@ Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
+class RealConfig:
+    """A real model; the defaults are SmolLM2-135M-Instruct on one-digit arithmetic, a few minutes."""
+
+    model: str = "smollm2"
+    data: str | None = None
+    """Dataset with `answer`; None: one-digit arithmetic."""
+    columns: dict[str, str] = field(default_factory=dict)
+    verifier: str = "math"
+    """Of the dataset."""
+    n: int = 8
+    """N' of BoN-RLB(P); REINFORCE is beside it."""
+    ns: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """N at test time."""
+    samples: int = 16
+    steps: int = 8
+    batch: int = 16
+    lr: float = 1e-3
+    lora_rank: int = 8
+    max_tokens: int = 3
+    micro_batch_tokens: int = 2048
+    sample_batch: int = 64
+    test_problems: int = 48
+    test_samples: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class BestOfNStudyConfig:
     """Sizes of the study; the defaults are the scale `laptop`."""
 
     seeds: int = 5
-    n_digits: int = 4
+    n_digits: int = 3
     """Of a number-chain problem."""
     d_model: int = 32
     n_layers: int = 2
-    pretraining_steps: int = 1000
+    pretraining_steps: int = 400
     pretraining_batch: int = 128
     pretraining_lr: float = 3e-3
     expert_prompts: int = 400
-    """Training problems whose right samples of the base model SFT and BoN-SFT learn from."""
+    """Training problems that the base model is sampled on: for the verifier, and the right ones for SFT and BoN-SFT."""
     expert_samples: int = 32
-    verifier_rows: int = 20_000
-    """Labelled chains of the corpus's problems that the verifier of BoN-RL-V learns from."""
-    verifier_steps: int = 400
+    verifier_steps: int = 300
     ns: tuple[int, ...] = (1, 4, 16, 32)
     """N at test time and N' in training."""
     samples: int = 64
@@ -65,9 +87,8 @@ class BestOfNStudyConfig:
     """Test problems over temperatures."""
     grid_samples: int = 64
     temperatures: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
-    real_model: str | None = "smollm2"
-    """A model that is also trained on one-digit arithmetic; None: none is."""
-    real_steps: int = 8
+    real: RealConfig | None = field(default_factory=lambda: RealConfig())
+    """A real model that is trained beside the tiny ones; None: none is."""
 
     @property
     def largest_n(self) -> int:
@@ -78,7 +99,7 @@ class BestOfNStudyConfig:
         """Return what decides a base model and its evaluation, as JSON."""
         names = (
             "n_digits", "d_model", "n_layers", "pretraining_steps", "pretraining_batch", "pretraining_lr",
-            "expert_prompts", "expert_samples", "verifier_rows", "verifier_steps", "ns", "test_problems",
+            "expert_prompts", "expert_samples", "verifier_steps", "ns", "test_problems",
             "test_samples", "grid_problems", "grid_samples", "temperatures",
         )  # fmt: skip
         return {"seed": seed, **{name: getattr(self, name) for name in names}}
@@ -98,12 +119,9 @@ def preset(scale: Scale) -> BestOfNStudyConfig:
         return replace(
             laptop,
             seeds=1,
-            n_digits=3,
-            n_layers=1,
-            pretraining_steps=150,
+            pretraining_steps=120,
             expert_prompts=24,
             expert_samples=8,
-            verifier_rows=512,
             verifier_steps=10,
             ns=(1, 4),
             samples=8,
@@ -115,16 +133,14 @@ def preset(scale: Scale) -> BestOfNStudyConfig:
             grid_problems=8,
             grid_samples=8,
             temperatures=(0.6, 1.0, 1.4),
-            real_model=None,
+            real=None,
         )
     if scale == "quick":
         return replace(
             laptop,
             seeds=3,
-            pretraining_steps=500,
-            expert_prompts=150,
+            expert_prompts=200,
             expert_samples=16,
-            verifier_rows=8000,
             verifier_steps=120,
             ns=(1, 8),
             samples=16,
@@ -134,20 +150,37 @@ def preset(scale: Scale) -> BestOfNStudyConfig:
             grid_problems=40,
             grid_samples=32,
             temperatures=(0.5, 0.8, 1.1, 1.4),
-            real_model=None,
+            real=None,
         )
     return replace(
         laptop,
-        seeds=1,
+        d_model=128,
+        n_layers=4,
+        pretraining_steps=5000,
         ns=(1, 4, 8, 16, 32),
-        samples=64,
-        steps=2000,
-        batch=32,
-        test_problems=500,
+        steps=500,
+        batch=64,
+        test_problems=1000,
         test_samples=256,
-        grid_problems=500,
+        grid_problems=1000,
         grid_samples=256,
-        real_model="hf:google/gemma-2b",
+        real=RealConfig(
+            model="hf:google/gemma-2b",
+            data="hf:EleutherAI/hendrycks_math:algebra",
+            columns={"prompt": "problem", "answer": "solution"},
+            n=32,
+            ns=(1, 4, 8, 16, 32, 64, 128, 256),
+            samples=64,
+            steps=2000,
+            batch=32,
+            lr=1e-6,
+            lora_rank=0,
+            max_tokens=512,
+            micro_batch_tokens=16_384,
+            sample_batch=256,
+            test_problems=500,
+            test_samples=256,
+        ),
     )
 
 
@@ -172,55 +205,12 @@ def training_trials(config: BestOfNStudyConfig) -> dict[Key, Trial]:
     }
 
 
-def plan(config: BestOfNStudyConfig) -> list[Workload]:
-    """Return the study's runs, for estimates of their cost.
-
-    At `cluster` the runs are the paper's: Gemma 2B on MATH and HumanEval, prompts and answers of 512 tokens together.
-    """
-    paper = config.real_model is not None and config.real_model.startswith("hf:")
-    model = SHAPES["gemma-2b"] if paper else _tiny(config)
-    prompt, answer = (200, 312) if paper else (config.n_digits + 4, 2 * config.n_digits)
-    found = []
-    for _ in range(config.seeds):
-        tested = config.test_problems * config.test_samples
-        tested_grid = config.grid_problems * config.grid_samples * len(config.temperatures)
-        pretrained = 0 if paper else config.pretraining_steps * config.pretraining_batch
-        found.append(
-            Workload(
-                model=model,
-                seq_len=prompt + answer,
-                trained_tokens=pretrained * (prompt + answer),
-                sampled_tokens=(tested + tested_grid) * answer,
-                prompt_tokens=(config.test_problems + config.grid_problems * len(config.temperatures)) * prompt,
-                sample_batch=512 if not paper else 64,
-            )
-        )
-        for method, _ in config.arms():
-            drawn = 0 if method == SFT else config.steps * config.batch * config.samples
-            learnt = config.steps * config.sft_batch if method == SFT else drawn
-            found.append(
-                Workload(
-                    model=model,
-                    seq_len=prompt + answer,
-                    trained_tokens=learnt * (prompt + answer),
-                    sampled_tokens=(drawn + tested) * answer,
-                    prompt_tokens=(config.steps * config.batch + config.test_problems) * prompt,
-                    scored_tokens=(tested + (drawn if method == "bon-rl-v" else 0)) * (prompt + answer),
-                    sample_batch=512 if not paper else 64,
-                    strategy="fsdp2" if paper else "ddp",
-                )
-            )
-    return found
-
-
-def _tiny(config: BestOfNStudyConfig) -> DecoderConfig:
-    return DecoderConfig(
-        vocab_size=16,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        n_heads=max(1, config.d_model // 16),
-        max_seq_len=32,
-        positions="learned",
-        norm="rmsnorm",
-        mlp="silu_gated",
-    )
+def real_trials(config: BestOfNStudyConfig) -> dict[str, Trial]:
+    """Return the trials of the real model, by method."""
+    if config.real is None:
+        return {}
+    values = {name: value for name, value in asdict(config.real).items() if name != "n"}
+    return {
+        method: Trial(f"{__package__}.real:run", {**values, "method": method, "n": n}, cost=8.0)
+        for method, n in ((BASE, 1), (RL, 1), ("bon-rlb-p", config.real.n))
+    }
