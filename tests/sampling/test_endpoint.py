@@ -321,7 +321,7 @@ def test_openais_key_goes_to_openai_alone(scripted: Start, monkeypatch: pytest.M
 def test_choices_are_scored_as_the_engine_scores_them(served: Served) -> None:
     sampler = EndpointSampler(served.url, "tiny", EndpointConfig(cache=False))
     scored = 0
-    for prompt in (TEXT[:length] for length in range(1, 30)):
+    for prompt in (TEXT[:length] for length in range(1, 16)):
         reply: Any = served.client.completions.create(
             model="tiny", prompt=prompt, max_tokens=1, temperature=0, logprobs=5
         )
@@ -331,7 +331,7 @@ def test_choices_are_scored_as_the_engine_scores_them(served: Served) -> None:
             expected = [sum(logps) for logps in served.sampler.score([prompt] * len(choices), choices)]
             assert sampler.choice_logps([prompt], choices)[0] == pytest.approx(expected, abs=1e-3)
             scored += 1
-    assert scored > 3
+    assert scored > 2
     assert sampler.choice_logps([PROMPTS[2], PROMPTS[2]], ["§§", "¶¶"]) == [[-math.inf, -math.inf]] * 2
 
 

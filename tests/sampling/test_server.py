@@ -73,9 +73,9 @@ def test_a_completion_is_the_engines(served: Served, options: dict[str, Any]) ->
 
 
 def test_requests_at_once_share_a_batch_and_change_nothing(served: Served) -> None:
-    cases = [(seed, {"temperature": 0.5 + seed / 10, "max_tokens": 20 + 3 * seed}) for seed in range(12)]
+    cases = [(seed, {"temperature": 0.5 + seed / 10, "max_tokens": 20 + 3 * seed}) for seed in range(8)]
     steps, rows = served.loop.steps, served.loop.rows
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda case: completion(served, seed=case[0], **case[1]), cases))
     mean_batch = (served.loop.rows - rows) / (served.loop.steps - steps)
     assert mean_batch > 1.5
