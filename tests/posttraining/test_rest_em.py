@@ -139,7 +139,8 @@ def test_rest_shares_a_generation_and_raises_the_threshold(policy: Policy, tmp_p
     learnt = [row["tokens"] for row in metrics(tmp_path / "iteration-04")]
     human = sum(len(row["completion"]) + 1 for row in rows)
     own = sum(len(completion) + 1 for _, completion in right)
-    assert sum(learnt) == config.epochs * (human + own)
+    # The last batch may begin another epoch.
+    assert 0 <= sum(learnt) - config.epochs * (human + own) < 8 * config.batch_size
 
 
 def test_rft_is_one_iteration_on_every_distinct_right_sample() -> None:
@@ -282,7 +283,12 @@ def test_a_transformers_model_goes_through_the_same_code(tmp_path: Path) -> None
     from fionalm.data import character_tokenizer
 
     torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(ALPHABET) + 1, max_position_embeddings=32, **shape))
     policy = Policy(model, character_tokenizer(ALPHABET), device="cpu")
 

@@ -150,8 +150,9 @@ def function_rows(
     steps: tuple[int, ...] = (1, 2),
     solutions: int = 1,
 ) -> list[dict[str, Any]]:
-    """Return problems of a split: `id`, `prompt`, `completion` (a human's solution), `tests`, `entry_point`, `kind`,
-    `solutions`.
+    """Return problems of a split, with human solutions and tests.
+
+    The columns are `id`, `prompt`, `completion` (one human's), `tests`, `entry_point`, `kind` and `solutions`.
 
     Args:
         split: `corpus`, `train`, `validation` or `test`; no function of one split does the same as one of another,

@@ -67,25 +67,25 @@ class WordProblem:
         return str(self.start) + "".join(f"{operation}{operand}" for operation, operand in self.steps)
 
 
-def draw_problem(generator: Random, steps: tuple[int, ...] = (2, 3)) -> WordProblem:
-    """Draw a problem whose every number is between 0 and 99."""
+def draw_problem(generator: Random, steps: tuple[int, ...] = (2, 3), largest: int = LARGEST) -> WordProblem:
+    """Draw a problem whose every number is between 0 and `largest`."""
     while True:
-        start, chosen = generator.randint(2, 19), []
+        start, chosen = generator.randint(2, min(19, largest)), []
         for _ in range(generator.choice(steps)):
             operation = generator.choice("++--*")
             chosen.append((operation, generator.randint(2, 3) if operation == "*" else generator.randint(2, 9)))
         problem = WordProblem(start, tuple(chosen))
-        if all(0 <= value <= LARGEST for value in problem.values):
+        if all(0 <= value <= largest for value in problem.values):
             return problem
 
 
-def draw_comparison(generator: Random) -> WordProblem:
+def draw_comparison(generator: Random, largest: int = LARGEST) -> WordProblem:
     """Draw a problem of two people, both of whose numbers are counted: start, second person's, and their sum."""
     while True:
         start, operation, operand = generator.randint(2, 40), generator.choice("+-"), generator.randint(2, 9)
-        first = WordProblem(start, ((operation, operand),))
-        if first.answer > 0:
-            return WordProblem(start, ((operation, operand), ("+", start)))
+        problem = WordProblem(start, ((operation, operand), ("+", start)))
+        if problem.values[1] > 0 and problem.answer <= largest:
+            return problem
 
 
 def word_problem_rows(
@@ -95,6 +95,7 @@ def word_problem_rows(
     seed: int = 0,
     kind: Kind = "story",
     steps: tuple[int, ...] = (2, 3),
+    largest: int = LARGEST,
     solutions: int = 1,
 ) -> list[dict[str, Any]]:
     """Return problems of a split: `id`, `prompt`, `completion` (a human's solution), `answer`, `kind`, `solutions`.
@@ -105,6 +106,7 @@ def word_problem_rows(
         seed: of problems and wordings.
         kind: `story`, or a related one: `expression`, `compare`.
         steps: numbers of operations to draw from; `compare` has two.
+        largest: no number of a problem is above it; 10 at least.
         solutions: distinct human solutions in the column `solutions`, `completion` first; fewer where a problem has
             fewer.
 
@@ -115,9 +117,11 @@ def word_problem_rows(
         raise choice_error("kind of word problem", kind, KINDS)
     if not steps or min(steps) < 1:
         raise UserError(f"steps {steps}: expected numbers of operations, at least 1 each")
+    if largest < 10:
+        raise UserError(f"largest {largest}: expected a number of at least 10")
 
     def draw(generator: Random) -> WordProblem:
-        return draw_comparison(generator) if kind == "compare" else draw_problem(generator, steps)
+        return draw_comparison(generator, largest) if kind == "compare" else draw_problem(generator, steps, largest)
 
     rows = []
     for problem, generator in distinct_problems(draw, lambda one: one.key, split, count, seed):

@@ -103,12 +103,14 @@ def measure_claims(results: Results) -> Iterator[Measured]:
     yield _measured("code-gap-grows", _mean, gap[:, last] - gap[:, 1], seeds)
 
 
-def interval_of(values: np.ndarray, statistic: Callable[[np.ndarray], float] | None = None) -> Interval:
+def interval_of(
+    values: np.ndarray, statistic: Callable[[np.ndarray], float] | None = None, resamples: int = 2000
+) -> Interval:
     """Return the bootstrap interval over the seeds whose values are all known."""
     known = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
     if not len(known):
         return Interval(math.nan, math.nan, math.nan)
-    return bootstrap(statistic or _mean, known)
+    return bootstrap(statistic or _mean, known, resamples=resamples)
 
 
 def _measured(

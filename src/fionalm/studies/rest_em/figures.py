@@ -144,7 +144,7 @@ def _draw_related(results: Results, lab: Lab) -> None:
 
 def _line(label: str, values: np.ndarray, color: int, x: Any = None) -> Line:
     """Return the mean over seeds with its interval at each point; `values` is [seed, point]."""
-    found = [interval_of(column) for column in values.T]
+    found = [interval_of(column, resamples=400) for column in values.T]  # a band needs no third digit
     low, high = ([_or_mean(getattr(one, end), one.estimate) for one in found] for end in ("low", "high"))
     points = list(range(values.shape[1])) if x is None else x
     return Line(label, points, [one.estimate for one in found], low, high, color=color)

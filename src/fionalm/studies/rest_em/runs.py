@@ -28,7 +28,7 @@ class TaskSize:
     corpus: int
     """Problems with human solutions that the base model is trained on."""
     related_corpus: int
-    """Problems of each related kind in it."""
+    """Problems of the related kind in it; of comparisons, of which there are few, a fifth."""
     base_steps: int
     """Updates of the base model: few enough that there is room to improve."""
     train: int
@@ -37,13 +37,15 @@ class TaskSize:
     """Problems that stop a fine-tuning early."""
     test: int
     related: int
-    """Test problems of each related kind."""
+    """Test problems of the related kind; of comparisons a third."""
     samples: int
     """A problem and an iteration."""
     iterations: int
     evaluated: int = 0
     """Samples of a test problem for pass@k and majority votes; 0: greedy answers only."""
     max_tokens: int = 80
+    largest: int = 20
+    """No number of a word problem is above it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Base:
     task: Task
     seed: int
     steps: tuple[int, ...]
+    largest: int
     corpus: int
     related_corpus: int
     base_steps: int
@@ -144,7 +147,7 @@ def preset(scale: Scale) -> RestEMStudyConfig:
         )  # fmt: skip
     return RestEMStudyConfig(
         seeds=1,
-        words=TaskSize((4, 5, 6, 7, 8), 0, 0, 0, 7500, 500, 500, 500, 32, 3, 64, 512),
+        words=TaskSize((4, 5, 6, 7, 8), 0, 0, 0, 7500, 500, 500, 48, 32, 3, 64, 512, 99),
         code=TaskSize((3, 4), 0, 0, 0, 2342, 250, 1000, 164, 64, 6, 0, 512),
         model="hf:google/gemma-2b",
         shape="gemma-2b",
@@ -158,7 +161,7 @@ def base_of(config: RestEMStudyConfig, task: Task, seed: int) -> Base:
     size = config.size(task)
     shape = (config.d_model, config.n_layers, config.n_heads)
     return Base(
-        task, seed, size.steps, size.corpus, size.related_corpus, size.base_steps, *shape, config.base_lr,
+        task, seed, size.steps, size.largest, size.corpus, size.related_corpus, size.base_steps, *shape, config.base_lr,
         config.batch_size, config.model,
     )  # fmt: skip
 
@@ -174,7 +177,9 @@ def arms(config: RestEMStudyConfig, task: Task, seed: int) -> dict[str, Arm]:
     found = {
         "base": untrained,
         "rest-em": replace(trained, iterations=size.iterations),
-        "continue": replace(trained, iterations=min(config.continued, size.iterations), start="last"),
+        "continue": replace(
+            trained, iterations=min(config.continued, size.iterations), start="last", size=replace(size, evaluated=0)
+        ),
     }
     if task == "words":
         found["once"] = replace(trained, iterations=1, samples=size.samples * size.iterations)

@@ -37,12 +37,11 @@ class Problems:
 
 def problems(base: Base, size: TaskSize) -> Problems:
     """Return the problems of a task and seed."""
-    related = ("expression", "compare") if base.task == "words" else ("lists",)
     return Problems(
         _rows(base, "train", size.train, solutions=20),
         _rows(base, "validation", size.validation),
         _rows(base, "test", size.test),
-        [row for kind in related for row in _rows(base, "test", size.related, kind)],
+        _related(base, "test", size.related, 3),
     )
 
 
@@ -61,12 +60,7 @@ def base_policy(base: Base) -> Policy:
     alphabet = WORD_ALPHABET if base.task == "words" else FUNCTION_ALPHABET
     model = Decoder(decoder(base), torch.Generator().manual_seed(base.seed))
     policy = Policy(model, character_tokenizer(alphabet), device="cpu")
-    kinds = ("story", "expression", "compare") if base.task == "words" else ("numbers", "lists")
-    rows = [
-        row
-        for kind in kinds
-        for row in _rows(base, "corpus", base.corpus if kind == kinds[0] else base.related_corpus, kind)
-    ]
+    rows = _rows(base, "corpus", base.corpus) + _related(base, "corpus", base.related_corpus, 5)
     config = SupervisedConfig(
         optimizer=OptimizerConfig(lr=base.lr, betas=(0.9, 0.98)),
         schedule=ScheduleConfig(name="linear", warmup_steps=base.base_steps // 20),
@@ -118,10 +112,17 @@ def judge(verifier: CachedVerifier, rows: Rows, completions: Sequence[str]) -> l
     )
 
 
-def _rows(base: Base, split: str, count: int, kind: str | None = None, solutions: int = 1) -> Rows:
-    options: dict[str, Any] = {"seed": base.seed, "solutions": solutions, "steps": base.steps}
+def _related(base: Base, split: str, count: int, fewer: int) -> Rows:
+    """Return problems of the related kinds; of comparisons, of which there are few, a `fewer`-th of `count`."""
+    if base.task == "code":
+        return _rows(base, split, count, "lists")
+    return _rows(base, split, count, "expression") + _rows(base, split, count // fewer, "compare")
+
+
+def _rows(base: Base, split: str, count: int, kind: Any = None, solutions: int = 1) -> Rows:
     if base.task == "words":
-        return word_problem_rows(split, count, kind=kind or "story", **options)  # pyright: ignore[reportArgumentType]
-    if kind == "lists":
-        options["steps"] = (*base.steps, max(base.steps) + 1)  # their last step, a sum or count, is the easiest
-    return function_rows(split, count, kind=kind or "numbers", **options)  # pyright: ignore[reportArgumentType]
+        options = {"steps": base.steps, "largest": base.largest, "kind": kind or "story"}
+        return word_problem_rows(split, count, seed=base.seed, solutions=solutions, **options)
+    # The last step of a function of a list, a sum or a count, is the easiest.
+    steps = (*base.steps, max(base.steps) + 1) if kind == "lists" else base.steps
+    return function_rows(split, count, seed=base.seed, solutions=solutions, kind=kind or "numbers", steps=steps)
