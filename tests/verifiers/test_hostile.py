@@ -283,6 +283,23 @@ while True:
 """,
         "memory",
     ),
+    "millions of empty files": (
+        """
+import os
+index = 0
+while True:
+    os.close(os.open(f"/tmp/{index}", os.O_CREAT))
+    index += 1
+""",
+        "memory timeout",
+    ),
+    "a class with an endless name": (
+        """
+def f(x):
+    raise type("x" * 5_000_000, (ValueError,), {})("y" * 5_000_000)
+""",
+        "error",
+    ),
     "endless output": ("while True: print('x' * 1000)", "output"),
     "endless errors": (
         """
@@ -373,8 +390,8 @@ seen = [line for line in open('/proc/net/dev').readlines()[2:] if 'lo:' not in l
 for address in (('1.1.1.1', 53), ('127.0.0.1', {port})):
     try: seen.append(socket.create_connection(address, 1))
     except OSError: pass
-for family in (16, 17, 38, 40):
-    try: seen.append(socket.socket(family, socket.SOCK_RAW))
+for family in (2, 10, 16, 17, 38, 40):
+    try: seen.append(socket.socket(family, socket.SOCK_STREAM if family < 16 else socket.SOCK_RAW))
     except OSError: pass
 """,
     "the tests": """
@@ -474,6 +491,45 @@ def test_files_are_limited_to_little_memory(verifier) -> None:
     result = run(verifier, program)
     assert result.passed
     assert 32 <= int(result.stdout) <= 64
+
+
+def test_buffers_of_sockets_and_pipes_are_limited_to_little_memory(verifier) -> None:
+    program = """
+import os, socket
+held = []
+try:
+    while True: held.append(socket.socketpair())
+except OSError:
+    print(len(held), flush=True)
+for pair in held:
+    for end in pair:
+        end.setblocking(False)
+        try:
+            while True: end.send(b"x" * 65536)
+        except OSError: pass
+"""
+    result = run(verifier, program + GOOD)
+    assert result.passed
+    assert int(result.stdout) <= 32
+
+
+def test_asyncio_threads_and_subprocesses_of_its_own_work(verifier) -> None:
+    program = """
+import asyncio, concurrent.futures, multiprocessing
+async def slow(x):
+    await asyncio.sleep(0.01)
+    return x
+def f(x):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        one, = pool.map(int, [x])
+    reader, writer = multiprocessing.get_context("fork").Pipe()
+    process = multiprocessing.get_context("fork").Process(target=writer.send, args=(one,))
+    process.start()
+    other = reader.recv()
+    process.join()
+    return asyncio.run(slow(one)) + other
+"""
+    assert run(verifier, program).passed
 
 
 def test_one_program_sees_nothing_of_another(verifier) -> None:

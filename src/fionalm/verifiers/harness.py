@@ -237,10 +237,10 @@ def _status(status: int) -> str:
 
 def _describe(error: BaseException) -> str:
     try:
-        text = str(error)[:500]
+        text = str(error)
     except BaseException:
         text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__[:100]}: {text[:500]}" if text else type(error).__name__[:100]
 
 
 def _where(error: BaseException) -> str:

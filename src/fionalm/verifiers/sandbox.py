@@ -58,7 +58,7 @@ class Limits:
     timeout: float = 10.0
     """Seconds, by the clock, for the program and all its tests."""
     memory_mb: int = 512
-    """Of all its processes together, files in /tmp excepted."""
+    """Of all its processes together; what files in /tmp hold is limited by itself."""
     processes: int = 48
     """Processes and threads at one time."""
     file_mb: int = 32
@@ -107,6 +107,7 @@ class Sandbox:
                 os.close(descriptor)
         self.first: int | None = None
         self.pidfd = self.processes = -1
+        self.folders: list[int] = []
         _write(self.jobs, code)
 
     def wait_ready(self, limits: Limits) -> None:
@@ -133,8 +134,9 @@ class Sandbox:
             raise SandboxError(said or "it ended without a word")
         self.pidfd = os.pidfd_open(self.first)
         if self.isolated:
-            # The process list as the sandbox sees it: itself and nothing else.
-            self.processes = os.open(f"/proc/{self.first}/root/proc", os.O_RDONLY | os.O_DIRECTORY)
+            # The process list as the sandbox sees it, itself and nothing else; and where it can write.
+            opened = (os.open(f"/proc/{self.first}/root/{name}", os.O_DIRECTORY) for name in ("proc", "tmp", "dev/shm"))
+            self.processes, *self.folders = opened
         if os.getuid() != 0:
             # Now that the sandbox has a user namespace, newer kernels count its processes only.
             count = limits.processes + (0 if self.isolated and kernel_counts_by_namespace() else _own_processes())
@@ -148,7 +150,9 @@ class Sandbox:
                 total += _held_kb(self.processes, pid)
             except (OSError, ValueError):  # it has ended meanwhile
                 continue
-        return total / 1024
+        # The kernel keeps about as much for each file, however short, and sizes of file systems do not count it.
+        counts = [os.fstatvfs(folder) for folder in self.folders]
+        return (total + sum(count.f_files - count.f_ffree for count in counts)) / 1024
 
     def kill(self) -> None:
         """Kill every process in the sandbox, and wait until the last has ended."""
@@ -168,7 +172,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Close the descriptors; after `kill`."""
-        for descriptor in (self.jobs, self.report, self._info, *self.output, self.pidfd, self.processes):
+        for descriptor in (self.jobs, self.report, self._info, *self.output, self.pidfd, self.processes, *self.folders):
             if descriptor >= 0:
                 os.close(descriptor)
 
@@ -246,7 +250,7 @@ def _limit(limits: Limits, *, own_user: bool) -> None:
         (resource.RLIMIT_CPU, int(limits.timeout) + 2),
         (resource.RLIMIT_DATA, limits.memory_mb << 20),
         (resource.RLIMIT_FSIZE, limits.file_mb << 20),
-        (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         # As a user of the worker's own; beside the program there are bubblewrap and the next sandbox.
