@@ -8,10 +8,7 @@ Its requests, their retries and their cache are in `endpoint_client`.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import queue
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from fionalm.sampling.endpoint_cache import ReplyCache
 from fionalm.sampling.endpoint_client import EndpointClient, OutOfBudget
 from fionalm.sampling.endpoint_config import EndpointConfig, Usage
 from fionalm.sampling.endpoint_reply import choices_from_top, reply_choices, reply_completion, reply_positions
+from fionalm.sampling.endpoint_run import run_jobs
 from fionalm.sampling.types import Completion, OnCompletion, SamplingParams, sample_seed
 
 TOP_CHAT, TOP_PLAIN = 20, 5
@@ -206,58 +204,23 @@ class EndpointSampler:
         work: Callable[[EndpointClient, _Job], Awaitable[Any]],
         spent: Callable[[str], UserError],
     ) -> Iterator[tuple[_Job, Any]]:
-        """Yield jobs as they end. They run on an event loop in a thread: callers may have their own."""
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        running = _Running()
-        thread = threading.Thread(target=self._thread, args=(jobs, work, done, running), daemon=True)
-        thread.start()
+        """Yield jobs as they end."""
+
+        def client() -> EndpointClient:
+            return EndpointClient(self.url, self._key, self.config, self.usage, self._cache)
+
         ended = 0
         try:
-            while (item := done.get()) is not None:
-                if isinstance(item, OutOfBudget):
-                    raise spent(str(item)) from None
-                if isinstance(item, BaseException):
-                    raise item
+            for item in run_jobs(client, jobs, work, self.config.concurrency):
                 ended += 1
                 yield item
+        except OutOfBudget as limit:
+            raise spent(str(limit)) from None
         except KeyboardInterrupt:
             kept = "in the cache" if self._cache is not None else "not kept, because the cache is off"
             raise KeyboardInterrupt(
                 f"{ended} of {len(jobs)} answers are {kept}: the same command goes on from there"
             ) from None
-        finally:
-            running.cancel()
-            thread.join()
-
-    def _thread(self, jobs: Sequence[_Job], work: Any, done: queue.SimpleQueue[Any], running: _Running) -> None:
-        async def drive() -> BaseException | None:
-            client = EndpointClient(self.url, self._key, self.config, self.usage, self._cache)
-            waiting, failures = iter(jobs), []
-
-            async def worker() -> None:
-                for job in waiting:
-                    if failures:
-                        return
-                    try:
-                        done.put((job, await work(client, job)))
-                    except Exception as error:  # handed to the caller's thread, which raises it
-                        failures.append(error)
-                        client.stop()
-
-            try:
-                await asyncio.gather(*(worker() for _ in range(min(self.config.concurrency, len(jobs)))))
-            finally:
-                await client.close()
-            # The first says why; a refusal more than the budget's end that another request ran into.
-            failures.sort(key=lambda error: isinstance(error, OutOfBudget))
-            return failures[0] if failures else None
-
-        try:
-            done.put(asyncio.run(running.start(drive())))
-        except asyncio.CancelledError:
-            done.put(None)
-        except BaseException as error:
-            done.put(error)
 
     def _budget_spent(self, limit: str, found: list[list[Completion | None]]) -> BudgetSpentError:
         drawn = sum(one is not None for row in found for one in row)
@@ -279,31 +242,6 @@ class EndpointSampler:
             listed = ", ".join(names[:20]) or "none"
             raise UserError(f"no model was named, and {self.url} lists {listed}: expected URL#MODEL")
         return names[0]
-
-
-class _Running:
-    """The coroutine under way in the thread, to be cancelled from another."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cancelled = False
-        self._task: asyncio.Task[Any] | None = None
-
-    async def start(self, work: Any) -> Any:
-        with self._lock:
-            task = self._task = asyncio.ensure_future(work)
-            if self._cancelled:
-                task.cancel()
-        return await task
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            if self._task is not None and not self._task.done():
-                try:
-                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-                except RuntimeError:
-                    return  # the loop has ended between the two lines
 
 
 def _key(url: str) -> str:
