@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fionalm.data import as_conversations, read_rows
+from fionalm.data import TextTokenizer, as_conversations, read_rows
 from fionalm.errors import UserError
 from fionalm.objectives.preference_kinds import PreferenceKind
 from fionalm.optim import OptimizerConfig
@@ -36,6 +36,7 @@ from fionalm.verifiers.judge import Judge
 
 HUB = "hf:Anthropic/hh-rlhf"
 MODEL = "smollm2"
+NEEDED = ("prompt", "chosen", "rejected")
 SHARDS = 2
 KINDS: tuple[PreferenceKind, ...] = ("dpo", "geometric_dpo")
 TITLE = "SmolLM2-135M on HH pairs"
@@ -47,7 +48,8 @@ def run_hh(run: HHRun | None, lab: Lab) -> Section:
         return Section(TITLE, "Not run at this scale; `--scale laptop` trains a pretrained model on real pairs.")
     run = replace(run, source=run.source or os.environ.get("FIONA_HH") or HUB)
     try:
-        hh_rows(run, load_policy(MODEL, device="cpu"))
+        read_rows(run.source, need=NEEDED, limit=1)
+        hh_rows(run, load_policy(MODEL, device="cpu").tokenizer)
     except UserError as error:
         return Section(TITLE, f"Not run: {error}. The environment's FIONA_HH names a file of pairs.")
     shards = [Trial(f"{MODULE}.hh:label", {**asdict(run), "shard": shard}) for shard in range(SHARDS)]
@@ -65,9 +67,9 @@ def label(values: dict[str, Any]) -> dict[str, Any]:
     values = dict(values)
     shard = values.pop("shard")
     policy = load_policy(MODEL, device="cpu")
-    rows = hh_rows(HHRun(**values), policy)[shard::SHARDS]
+    rows = hh_rows(HHRun(**values), policy.tokenizer)[shard::SHARDS]
     judge = Judge(PairScorer(policy), criterion="the one that is less harmful")
-    columns = ([row[name] for row in rows] for name in ("prompt", "chosen", "rejected"))
+    columns = ([row[name] for row in rows] for name in NEEDED)
     return {"labels": judge.preferences(*columns)}
 
 
@@ -77,7 +79,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
     labels = values.pop("labels")
     run = HHRun(**values)
     policy = load_policy(MODEL, device="cpu")
-    rows = [{**row, "soft_label": p} for row, p in zip(hh_rows(run, policy), labels, strict=True)]
+    rows = [{**row, "soft_label": p} for row, p in zip(hh_rows(run, policy.tokenizer), labels, strict=True)]
     config = PreferencesConfig(
         loss=run.kind,
         optimizer=OptimizerConfig(lr=run.lr, betas=(0.9, 0.999)),
@@ -94,7 +96,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
     return {"validation": result.validation, "human": human, "losses": [row["loss"] for row in result.rows]}
 
 
-def hh_rows(run: HHRun, policy: Policy) -> list[dict[str, Any]]:
+def hh_rows(run: HHRun, tokenizer: TextTokenizer) -> list[dict[str, Any]]:
     """Return the pairs for training and then those held out, no prompt in both, as conversations.
 
     Raises:
@@ -102,16 +104,16 @@ def hh_rows(run: HHRun, policy: Policy) -> list[dict[str, Any]]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transcripts without a reply are left out
-        found = read_rows(run.source, need=("prompt", "chosen", "rejected"), limit=40 * (run.pairs + run.held_out))
+        found = read_rows(run.source, need=NEEDED, limit=40 * (run.pairs + run.held_out))
     kept: list[dict[str, Any]] = []
     seen: set[str] = set()
     for number, row in enumerate(as_conversations(found)):
         if str(row["prompt"]) in seen:
             continue
-        pair = encode_pair(policy.tokenizer, {**row, "soft_label": 1.0}, number=number)
+        pair = encode_pair(tokenizer, row, number=number)
         if pair.longest <= run.max_tokens and pair.chosen_ids != pair.rejected_ids:
             seen.add(str(row["prompt"]))
-            kept.append({name: row[name] for name in ("prompt", "chosen", "rejected")})
+            kept.append({name: row[name] for name in NEEDED})
         if len(kept) == run.pairs + run.held_out:
             return kept
     raise UserError(
