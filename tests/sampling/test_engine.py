@@ -302,3 +302,16 @@ def test_many_scores_fit_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sampler.score(prompts, completions)
     monkeypatch.setattr("fionalm.sampling.scoring.TOKENS_AT_ONCE", 50)
     assert [pytest.approx(row, abs=1e-5) for row in sampler.score(prompts, completions)] == whole
+
+
+def test_completions_that_differ_in_their_last_token_are_read_once() -> None:
+    model = decoder()
+    read: list[int] = []
+    model.embed.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
+    sampler = EngineSampler(model, TOKENIZER)
+    labels = sampler.score(["a prompt"] * 3 + ["more"], ["a", "b", "abc", "a"])
+    assert read == [3 * 10] and [len(row) for row in labels] == [1, 1, 3, 1]
+    assert labels == [
+        pytest.approx(sampler.score([prompt], [text])[0], abs=1e-5)
+        for prompt, text in zip(["a prompt"] * 3 + ["more"], ["a", "b", "abc", "a"], strict=True)
+    ]

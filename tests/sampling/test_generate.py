@@ -46,7 +46,7 @@ def test_completions_are_cut_as_the_engines_are(peer: Any) -> None:
     for completion, logps in zip(
         completions, engine.score(["ab"] * 20, [c.token_ids or () for c in completions]), strict=True
     ):
-        ids = completion.token_ids or ()
+        ids = list(completion.token_ids or ())
         assert completion.logps == pytest.approx(logps, abs=1e-5)
         assert not {0, 5} & set(ids[:-1])
         assert completion.finish_reason == ("stop" if ids[-1] in (0, 5) else "length")

@@ -21,7 +21,7 @@ BLOCK = 16
 
 
 @dataclass
-class Prompt:
+class ReadPrompt:
     """A prompt's keys and values, and where rows share them."""
 
     states: Tensor
@@ -40,7 +40,7 @@ class Prompt:
 class Row:
     """A sample's keys and values."""
 
-    shared: Prompt | None
+    shared: ReadPrompt | None
     length: int
     """Tokens in its own blocks."""
     blocks: list[int]
@@ -76,9 +76,9 @@ class Blocks:
         self.slot = np.zeros(0, dtype=np.int64)
         """Which of its row's blocks each live block is."""
         self.shared = torch.zeros(layers, 2, 0, kv_heads, 0, head_size, device=device)
-        self.places: list[Prompt | None] = []
+        self.places: list[ReadPrompt | None] = []
 
-    def admit(self, prompt: Prompt) -> None:
+    def admit(self, prompt: ReadPrompt) -> None:
         """Append a row that begins with `prompt`."""
         if self.share:
             if prompt.place is None:
@@ -105,12 +105,11 @@ class Blocks:
                     self.places[row.shared.place] = row.shared.place = None
         while self.places and self.places[-1] is None:
             self.places.pop()
-        holes = sorted(block for row in gone for block in row.blocks)
-        live = len(self.owner) - len(holes)
-        holes = [block for block in holes if block < live]
         for index, row in enumerate(self.rows):
             self.owner[row.blocks] = index
         dead = {block for row in gone for block in row.blocks}
+        live = len(self.owner) - len(dead)
+        holes = [block for block in dead if block < live]
         movers = [block for block in range(live, len(self.owner)) if block not in dead]
         if movers:
             self.pool[:, :, holes] = self.pool[:, :, movers]
@@ -122,11 +121,10 @@ class Blocks:
     def _extend(self, owners: Sequence[int]) -> None:
         """Add a block to each of the rows `owners`."""
         start = len(self.owner)
+        slots = []
         for block, owner in enumerate(owners, start):
+            slots.append(len(self.rows[owner].blocks))
             self.rows[owner].blocks.append(block)
-        slots = [len(self.rows[owner].blocks) - 1 for owner in owners]
-        if len(set(owners)) < len(owners):
-            slots = list(range(len(owners)))
         self.owner = np.append(self.owner, np.array(owners, dtype=np.int64))
         self.slot = np.append(self.slot, np.array(slots, dtype=np.int64))
         if len(self.owner) > self.pool.shape[2]:
@@ -136,7 +134,7 @@ class Blocks:
             pool[:, :, :start] = self.pool[:, :, :start]
             self.pool = pool
 
-    def _place(self, prompt: Prompt) -> None:
+    def _place(self, prompt: ReadPrompt) -> None:
         free = next((index for index, other in enumerate(self.places) if other is None), len(self.places))
         if free == len(self.places):
             self.places.append(None)
@@ -255,7 +253,7 @@ class SharedTables:
     to_prompts: Tensor
     """Row and head of each (prompt, head, member) [p * k * r]."""
     to_rows: Tensor
-    """Prompt, head and member of each (row, head) [b * k]."""
+    """ReadPrompt, head and member of each (row, head) [b * k]."""
     mask: Tensor
     """[p * k, 1, t]: 0, or minus infinity past a prompt's end."""
 

@@ -36,15 +36,17 @@ def choose(logits: Tensor, params: SamplingParams, draws: Tensor) -> tuple[Tenso
     Returns:
         Tokens [b] and their log-probabilities [b] under softmax(logits), at temperature 1 and untruncated.
     """
-    top, best = logits.max(-1, keepdim=True)
-    shifted = logits - top
+    shifted = logits - logits.amax(-1, keepdim=True)
     if params.temperature == 1:
         weights = shifted.exp()
         log_z = weights.sum(-1, keepdim=True).log()
     else:
         log_z = shifted.exp().sum(-1, keepdim=True).log()
         weights = shifted if params.temperature == 0 else (shifted / params.temperature).exp()
-    tokens = best if params.temperature == 0 else _draw(_truncate(weights, params), draws.unsqueeze(1))
+    if params.temperature == 0:
+        tokens = logits.argmax(-1, keepdim=True)
+    else:
+        tokens = _draw(_truncate(weights, params), draws.unsqueeze(1))
     return tokens.squeeze(1), (shifted.gather(1, tokens) - log_z).squeeze(1)
 
 

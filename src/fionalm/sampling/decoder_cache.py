@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fionalm.models.decoder import Decoder, Rotary, rotary_table, rotate
-from fionalm.sampling.blocks import Blocks, Prompt
+from fionalm.sampling.blocks import Blocks, ReadPrompt
 
 SHARE_FROM = 4
 """Samples of a prompt from which its keys and values are better shared than copied."""
@@ -50,12 +50,24 @@ class DecoderCache:
             self.rotary = rotary_table(config, config.max_seq_len, model.device)
 
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Prompt], Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[ReadPrompt], Tensor]:
         """Read prompts; return each one's keys and values, and next-token logits [prompts, v]."""
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths)
-        ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts])
-        x, rotary = self._embed(ids.to(self.model.device), slice(longest))
+        device = self.model.device
+        ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
+        x, layers = self.read(ids)
+        states = torch.stack(layers).float()  # [layers, 2, prompts, k, t, e]
+        read = [ReadPrompt(states[:, :, index, :, :length]) for index, length in enumerate(lengths)]
+        last = x[torch.arange(len(prompts), device=device), torch.tensor(lengths, device=device) - 1]
+        return read, self.model.lm_head(self.model.norm(last))
+
+    def read(self, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map sequences [b, s] to the final norm's input [b, s, d], and each layer's keys and values [2, b, k, s, e].
+
+        It calls no whole block, so it needs no other process where FSDP2's parameters were made whole before.
+        """
+        x, rotary = self._embed(ids, torch.arange(ids.shape[1], device=ids.device))
         layers = []
         for block in self.layers:
             # Padding stands after every real token, so causal attention never meets it.
@@ -64,13 +76,10 @@ class DecoderCache:
             x = x + block.attn.out(mixed.transpose(1, 2).flatten(2))
             x = x + block.mlp(block.mlp_norm(x))
             layers.append(torch.stack((k, v)))
-        states = torch.stack(layers).float()  # [layers, 2, prompts, k, t, e]
-        read = [Prompt(states[:, :, index, :, :length]) for index, length in enumerate(lengths)]
-        last = x[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
-        return read, self.model.lm_head(self.model.norm(last))
+        return x, layers
 
     @torch.inference_mode()
-    def admit(self, prefixes: Sequence[Prompt]) -> None:
+    def admit(self, prefixes: Sequence[ReadPrompt]) -> None:
         """Append a row for each of `prefixes`."""
         for prompt in prefixes:
             self.blocks.admit(prompt)
@@ -92,11 +101,12 @@ class DecoderCache:
         """Keep the rows `order` in that order."""
         self.blocks.keep(order)
 
-    def _embed(self, ids: Tensor, positions: Tensor | slice) -> tuple[Tensor, Rotary | None]:
+    def _embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Rotary | None]:
         x = self.model.embed(ids)
         if self.rotary is None:
-            return x + self.model.positions.weight[positions], None
-        return x, (self.rotary[0][positions], self.rotary[1][positions])
+            return x + self.model.positions(positions), None
+        cos, sin = self.rotary
+        return x, (cos.index_select(0, positions), sin.index_select(0, positions))
 
     def _project(self, attn: Any, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor]:
         """Return scaled queries [b, h, e], and keys then values [b, 2k, e], of x [b, d]: `Attention.project`'s work.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from fionalm.models.decoder import Decoder
 from fionalm.progress import progress
 from fionalm.sampling.choice import choose, uniforms
 from fionalm.sampling.decoder_cache import DecoderCache
+from fionalm.sampling.inference import bare, context_length, end_ids, evaluating, unwrapped
 from fionalm.sampling.scoring import score
 from fionalm.sampling.stops import StopFinder, cut_at_stop
 from fionalm.sampling.transformers_cache import TransformersCache
@@ -99,13 +99,13 @@ class EngineSampler:
         self.model = model
         self.tokenizer = TextTokenizer(tokenizer)
         self.max_batch = max_batch
-        inner = _bare(model)
+        inner = bare(model)
         self.decoder = inner if isinstance(inner, Decoder) else None
         longest = context_length(inner)
         if context is not None and longest is not None and context > longest:
             raise UserError(f"context {context}: expected at most the model's {longest}")
         self.context = longest if context is None else context
-        self.end_ids = {self.tokenizer.eos_id, *_end_ids(inner)}
+        self.end_ids = {self.tokenizer.eos_id, *end_ids(inner)}
 
     def sample(
         self,
@@ -196,7 +196,7 @@ class EngineSampler:
                 yield from ended.values()
 
     def _cache(self, samples: int) -> Cache:
-        return TransformersCache(self.model) if self.decoder is None else DecoderCache(self.decoder, samples)
+        return TransformersCache(unwrapped(self.model)) if self.decoder is None else DecoderCache(self.decoder, samples)
 
     def _draw(
         self, rows: Sequence[_Row], logits: Tensor, params: SamplingParams, ends: set[int]
@@ -260,44 +260,3 @@ def compacted(rows: int, ended: dict[int, Any]) -> list[int]:
         order[index] = order[-1]
         order.pop()
     return order
-
-
-def context_length(model: Any) -> int | None:
-    """Return how many tokens a model was made for, or None where it does not say."""
-    if isinstance(model, Decoder):
-        return model.config.max_seq_len
-    config: Any = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    length = getattr(config, "max_position_embeddings", None)
-    return length if isinstance(length, int) and length > 0 else None
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode for a while; parameters that FSDP2 spread are whole meanwhile."""
-    training = {module: module.training for module in model.modules()}
-    spread: list[Any] = [module for module in model.modules() if hasattr(module, "unshard")]
-    model.eval()
-    try:
-        for module in spread:
-            module.unshard()
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for module in spread:
-            module.reshard()
-
-
-def _bare(model: Any) -> Any:
-    """Return the model inside DDP's and peft's wrappers."""
-    model = getattr(model, "module", model) if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _end_ids(model: Any) -> set[int]:
-    """Return the tokens that a model's own generation config ends with."""
-    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if ids is None:
-        return set()
-    return {int(token) for token in ids} if isinstance(ids, list | tuple) else {int(ids)}

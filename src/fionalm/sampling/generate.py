@@ -12,7 +12,7 @@ from fionalm.data.text_tokenizer import Prompt, TextTokenizer
 from fionalm.errors import UserError, require
 from fionalm.models.decoder import Decoder
 from fionalm.progress import progress
-from fionalm.sampling.engine import context_length, evaluating
+from fionalm.sampling.inference import context_length, evaluating
 from fionalm.sampling.stops import cut_at_stop
 from fionalm.sampling.types import Completion, OnCompletion, SamplingParams, sample_seed
 

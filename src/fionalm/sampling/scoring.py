@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor
 from fionalm.data.text_tokenizer import Prompt, TextTokenizer
 from fionalm.errors import UserError
 from fionalm.models.decoder import Decoder
+from fionalm.sampling.decoder_cache import DecoderCache
+from fionalm.sampling.inference import bare
 
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 1024
+LOGITS_AT_ONCE = 256
 
 
-@torch.no_grad()
 def score(
     model: Any,
     tokenizer: TextTokenizer,
@@ -38,45 +41,49 @@ def score(
                 f"context's {context} together"
             )
         pairs.append((ids, answer))
+    # A last token is scored and never read, so completions that differ in it alone (a judge's labels) are one sequence.
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for index, (ids, answer) in enumerate(pairs):
+        if answer:
+            sharing.setdefault((*ids, *answer[:-1]), []).append(index)
     scores: list[list[float]] = [[] for _ in pairs]
-    # Like lengths together: less padding.
-    waiting = sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index])))
+    waiting = sorted(sharing, key=len)  # like lengths together: less padding
     while waiting:
-        longest = sum(map(len, pairs[waiting[-1]]))
-        batch = waiting[-max(TOKENS_AT_ONCE // longest, 1) :]
+        batch = waiting[-max(TOKENS_AT_ONCE // len(waiting[-1]), 1) :]
         del waiting[-len(batch) :]
-        for index, logps in zip(batch, _score_batch(model, [pairs[index] for index in batch]), strict=True):
+        places = [(row, index) for row, sequence in enumerate(batch) for index in sharing[sequence]]
+        asked = [(row, len(pairs[index][0]) - 1, pairs[index][1]) for row, index in places]
+        for (_, index), logps in zip(places, _score_batch(model, batch, asked), strict=True):
             scores[index] = logps
     return scores
 
 
-def _score_batch(model: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-    rows = [prompt + completion for prompt, completion in pairs]
-    longest = max(map(len, rows))
+def _score_batch(
+    model: Any, sequences: Sequence[Sequence[int]], asked: Sequence[tuple[int, int, list[int]]]
+) -> list[list[float]]:
+    """Return the log-probabilities of tokens that follow a position: `asked` holds (sequence, position, tokens)."""
+    longest = max(map(len, sequences))
     device = next(model.parameters()).device
     # Padding stands after every real token, so causal attention never meets it.
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
-    where = [
-        (row, len(prompt) - 1 + position)
-        for row, (prompt, completion) in enumerate(pairs)
-        for position in range(len(completion))
-    ]
-    if not where:
-        return [[] for _ in pairs]
-    row_index, position = (torch.tensor(index, device=device) for index in zip(*where, strict=True))
-    logits = _logits_at(model, ids, row_index, position).float()
-    targets = ids[row_index, position + 1].unsqueeze(1)
-    logps = (logits.gather(1, targets).squeeze(1) - logits.logsumexp(-1)).tolist()
-    scores, start = [], 0
-    for _, completion in pairs:
-        scores.append(logps[start : start + len(completion)])
-        start += len(completion)
-    return scores
+    ids = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences], device=device)
+    where = [(row, start + offset, token) for row, start, tokens in asked for offset, token in enumerate(tokens)]
+    rows, positions, targets = (torch.tensor(values, device=device) for values in zip(*where, strict=True))
+    logps = _logps_at(model, ids, rows, positions, targets)
+    ends = list(itertools.accumulate(len(tokens) for _, _, tokens in asked))
+    return [logps[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _logits_at(model: Any, ids: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
-    """Return the logits [n, v] at n places of `ids`; the own decoder computes no others."""
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if isinstance(bare, Decoder):
-        return bare.lm_head(bare.features(ids)[rows, positions])
-    return model(input_ids=ids, use_cache=False).logits[rows, positions]
+@torch.no_grad()
+def _logps_at(model: Any, ids: Tensor, rows: Tensor, positions: Tensor, targets: Tensor) -> list[float]:
+    """Return the log-probabilities of `targets` [n] at n places of `ids`; the own decoder computes no other logits."""
+    inner = bare(model)
+    logps: list[float] = []
+    if isinstance(inner, Decoder):
+        features, _ = DecoderCache(inner).read(ids)
+        parts = map(inner.lm_head, inner.norm(features[rows, positions]).split(LOGITS_AT_ONCE))
+    else:
+        parts = model(input_ids=ids, use_cache=False).logits[rows, positions].split(LOGITS_AT_ONCE)
+    for logits, chunk in zip(parts, targets.split(LOGITS_AT_ONCE), strict=True):
+        wide = logits.float()
+        logps += (wide.gather(1, chunk.unsqueeze(1)).squeeze(1) - wide.logsumexp(-1)).tolist()
+    return logps

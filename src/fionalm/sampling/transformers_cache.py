@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fionalm.sampling.inference import bare
+
 
 class Prefix(NamedTuple):
     """A prompt that was read."""
@@ -34,7 +36,7 @@ class TransformersCache:
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
-        accepted = inspect.signature(_innermost(model).forward).parameters
+        accepted = inspect.signature(bare(model).forward).parameters
         self.accepts = {name for name in ("position_ids", "logits_to_keep") if name in accepted}
         self.joins = True
         self.cached = True
@@ -139,8 +141,3 @@ def _abilities(cache: Any) -> tuple[bool, bool]:
     if not kinds or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
         return True, False
     return DynamicSlidingWindowLayer not in kinds, True
-
-
-def _innermost(model: Any) -> Any:
-    """Return the model inside peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
