@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 HEADLINE = """{sentence}
 
     The same command resumes a run that was stopped, and reads one that is finished. Many processes: torchrun
-    --nproc-per-node 2 -m fionalm.cli finetune {name} ...
+    --nproc-per-node 2 -m fionalm.cli -- finetune {name} ...
 
     For example: fiona finetune {name} {example}
 

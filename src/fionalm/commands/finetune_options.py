@@ -242,7 +242,11 @@ def _charts(rows: Sequence[Mapping[str, Any]], title: str) -> list[tuple[str, An
     from fionalm.report import Line, lines_with_intervals
 
     charts = []
-    for name, (label, metrics) in PANELS.items():
+    rewarded = any("reward" in row or "validation_reward" in row for row in rows)
+    # Where rewards are learnt from, the loss of samples that change says little.
+    order = sorted(PANELS, key=lambda name: name != "reward") if rewarded else list(PANELS)
+    for name in order:
+        label, metrics = PANELS[name]
         lines = []
         for metric in metrics:
             points = [(row["step"], row[metric]) for row in rows if isinstance(row.get(metric), int | float)]

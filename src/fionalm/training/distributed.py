@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,9 +196,11 @@ def parallelize(
     set_sync: Callable[[bool], None] | None = None
     if world.size > 1 and strategy == "ddp":
         devices = [world.device.index] if world.device.type == "cuda" else None
-        module = nn.parallel.DistributedDataParallel(
-            module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # newer versions rename the option, which older ones lack
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            module = nn.parallel.DistributedDataParallel(
+                module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         set_sync = partial(setattr, module, "require_backward_grad_sync")
     elif world.size > 1:
         _shard(module, model, world, dtype)
