@@ -84,3 +84,13 @@ def test_what_was_judged_before_a_kill_is_in_the_file(tmp_path: Path) -> None:
     rest = Long()
     assert len(judge_samples(records, rest, SampleStore(store.path), quiet=True)) == CHUNK + 3
     assert len(rest.asked) == 3
+
+
+def test_a_verifier_that_raises_has_failed_and_nothing_is_lost(tmp_path: Path) -> None:
+    def raises(prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]) -> list[Verdict]:
+        raise OSError("out of processes")
+
+    store = SampleStore(tmp_path / "a.jsonl")
+    (found,) = judge_samples([SampleRecord("p", 0, "q", "ab", columns={"length": 2})], raises, store, quiet=True)
+    assert (found.outcome, found.reward) == ("error", None)
+    assert read_samples(store.path) == [found]

@@ -123,12 +123,17 @@ def test_failed_verifications_are_left_out_and_counted_never_zero() -> None:
     found, _ = train(replace(CONFIG, store_samples=False), FunctionVerifier(fails_on_even))
     assert 0 < found.failed_verifications < found.samples
 
-    def always_raises(prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
-        raise RuntimeError("no answer key")
+    def breaks(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[Verdict]:
+        asked.append(len(completions))
+        if len(asked) > CONFIG.batch_size:
+            raise RuntimeError("no answer key")
+        return FunctionVerifier(starts_right)(prompts, completions, **columns)
 
-    nothing, weights = train(CONFIG, FunctionVerifier(always_raises))
-    assert nothing.failed_verifications == nothing.samples
-    before = new_policy().snapshot()
+    asked: list[int] = []
+    broken, weights = train(CONFIG, breaks)
+    assert broken.failed_verifications == broken.samples * 2 // 3
+    assert [row["failed_verifications"] for row in broken.rows] == [0, 32, 32]
+    _, before = train(replace(CONFIG, steps=1))
     assert all(torch.equal(weights[name], before[name]) for name in before)
 
     known, unknown = torch.tensor([[1.0, 0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, float("nan"), 0.0, 1.0]])
@@ -138,6 +143,14 @@ def test_failed_verifications_are_left_out_and_counted_never_zero() -> None:
         part = sample_weights(config, unknown).values / 5
         assert part[0, 2] == 0
         torch.testing.assert_close(part[:, [0, 1, 3, 4]], whole)
+
+
+def test_a_verifier_that_judges_nothing_at_first_stops_the_run() -> None:
+    def always_raises(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[Verdict]:
+        raise RuntimeError("no answer key")
+
+    with pytest.raises(UserError, match=r"none of the first 32 completions \(RuntimeError: no answer key\)"):
+        train(CONFIG, always_raises)
 
 
 def test_graded_rewards_are_refused_where_the_gradient_is_for_zero_and_one() -> None:

@@ -202,6 +202,24 @@ def test_a_verifier_that_fails_is_counted_and_never_a_zero(policy: Policy) -> No
     assert row["train_reward"] == row["outcomes"]["right"] / (row["samples"] - 6 * long)
 
 
+def test_a_verifier_that_raises_stops_the_run_at_first_and_is_counted_later(policy: Policy, tmp_path: Path) -> None:
+    def broken(prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[Verdict]:
+        raise RuntimeError("no answer key")
+
+    def breaks(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Verdict]:
+        asked.append(len(completions))
+        return exact(prompts, completions, **columns) if len(asked) == 1 else broken(prompts, completions)
+
+    with pytest.raises(UserError, match=r"none of the first \d+ completions \(RuntimeError: no answer key\)"):
+        RestEM(policy, problems(), broken, CONFIG, out=tmp_path, quiet=True).run()
+    assert not read_samples(tmp_path / "samples.jsonl")
+
+    asked: list[int] = []
+    config = replace(CONFIG, iterations=1, problems_at_once=4)
+    row = RestEM(policy, problems(), breaks, config, quiet=True).run().rows[1]
+    assert len(asked) > 1 and row["outcomes"]["error"] == row["verifier_failures"] == row["samples"] - 4 * 6
+
+
 def test_equal_completions_of_a_problem_are_judged_once_in_a_run(policy: Policy, tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 
@@ -391,16 +409,16 @@ def test_mistakes(policy: Policy) -> None:
     def start(rows: Sequence[dict[str, Any]] = rows, **changes: Any) -> RestEM:
         return RestEM(policy, rows, exact, replace(CONFIG, **changes), quiet=True)
 
-    with pytest.raises(UserError, match="row 1 has no 'prompt', only id, answer"):
+    with pytest.raises(UserError, match="row 2 has no 'prompt', only id, answer"):
         start([rows[0], {"id": "x", "answer": "y"}])
-    with pytest.raises(UserError, match="rows 0 and 2 have one id"):
+    with pytest.raises(UserError, match="rows 1 and 3 have one id"):
         start([rows[0], rows[1], rows[0]])
     with pytest.raises(UserError, match="no problems to sample"):
         start([])
-    with pytest.raises(UserError, match="row 2: a prompt of 40 tokens: expected at least 1, and fewer than .* 32"):
+    with pytest.raises(UserError, match="row 3: a prompt of 40 tokens: expected at least 1, and fewer than .* 32"):
         start([*rows[:2], {**rows[2], "prompt": "a" * 40}]).run()
     with pytest.raises(
-        UserError, match="human_data was asked for, but row 0 has no 'completion', only id, prompt, ans"
+        UserError, match="human_data was asked for, but row 1 has no 'completion', only id, prompt, ans"
     ):
         start([{k: v for k, v in row.items() if k != "completion"} for row in rows], human_data=True).run()
     with pytest.raises(UserError, match="iteration 1: none of 24 samples was right and fit to learn from"):

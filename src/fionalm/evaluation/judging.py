@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fionalm.progress import progress
 from fionalm.sampling.records import SampleRecord, SampleStore, read_samples
+from fionalm.verifiers.asking import judged
 from fionalm.verifiers.types import Verifier
 
 CHUNK = 256
@@ -43,9 +44,9 @@ def judge_samples(
     with progress(len(waiting), "judging", "samples", quiet=quiet or not waiting) as bar:
         for start in range(0, len(waiting), CHUNK):
             chunk = waiting[start : start + CHUNK]
-            judged = _judged([found[index] for index in chunk], verifier)
-            store.append(*judged)
-            for index, record in zip(chunk, judged, strict=True):
+            fresh = _judged([found[index] for index in chunk], verifier)
+            store.append(*fresh)
+            for index, record in zip(chunk, fresh, strict=True):
                 found[index] = record
             bar.advance(len(chunk))
     return found
@@ -54,7 +55,7 @@ def judge_samples(
 def _judged(records: Sequence[SampleRecord], verifier: Verifier) -> list[SampleRecord]:
     names = dict.fromkeys(name for record in records for name in record.columns)
     columns = {name: [record.columns.get(name) for record in records] for name in names}
-    verdicts = verifier([one.prompt for one in records], [one.completion for one in records], **columns)
+    verdicts = judged(verifier, [one.prompt for one in records], [one.completion for one in records], columns)
     return [
         replace(record, reward=verdict.reward, outcome=verdict.outcome, answer=verdict.answer)
         for record, verdict in zip(records, verdicts, strict=True)

@@ -25,9 +25,11 @@ from fionalm.progress import progress
 from fionalm.sampling import Completion, Sampler, SampleRecord, SampleStore, sample_seed
 from fionalm.training.distributed import World
 from fionalm.training.interrupt import stop_on_signals
+from fionalm.verifiers.asking import check_judged, judged
 from fionalm.verifiers.types import Verdict, Verifier
 
 Row = Mapping[str, Any]
+NOT_COLUMNS = ("prompt", "completion")
 
 
 class Problems:
@@ -41,7 +43,7 @@ class Problems:
         self.rows = list(rows)
         self.ids = [str(row.get("id", number)) for number, row in enumerate(self.rows)]
         seen: dict[str, int] = {}
-        for number, (row, name) in enumerate(zip(self.rows, self.ids, strict=True)):
+        for number, (row, name) in enumerate(zip(self.rows, self.ids, strict=True), 1):
             if "prompt" not in row:
                 raise UserError(f"row {number} has no 'prompt', only {', '.join(row)}: expected a prompt in every row")
             if name in seen:
@@ -54,15 +56,13 @@ class Problems:
 
     def columns(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
         """Return the columns, prompt and completion apart, of the rows with these numbers."""
-        names = [name for name in self.rows[0] if name not in ("prompt", "completion")]
+        names = dict.fromkeys(name for row in self.rows for name in row if name not in NOT_COLUMNS)
         return {name: [self.rows[number].get(name) for number in numbers] for name in names}
 
     def judge(self, verifier: Verifier, numbers: Sequence[int], completions: Sequence[str]) -> list[Verdict]:
         """Return the verdicts of completions of the problems with these numbers."""
-        if not numbers:
-            return []
         prompts = [self.rows[number]["prompt"] for number in numbers]
-        return verifier(prompts, completions, **self.columns(numbers))
+        return judged(verifier, prompts, completions, self.columns(numbers))
 
 
 class Samples:
@@ -127,7 +127,7 @@ def generate(
 
     Raises:
         KeyboardInterrupt: stopped, after what was drawn is verified and written.
-        UserError: a full disk, or a verifier or sampler that refuses.
+        UserError: a full disk, a verifier or sampler that refuses, or a verifier that judges nothing of a first batch.
     """
     seconds = {"generate": 0.0, "verify": 0.0}
     share = missing(problems, config, generation, samples)[world.rank :: world.size]
@@ -159,7 +159,12 @@ def generate(
             seconds["generate"] += time.perf_counter() - started
             if pending is not None:
                 keep(pending)
-            pending = executor.submit(_verified, problems, verifier, numbers, completions, config, generation)
+            first = not samples.records and not drawn and pending is None
+            pending = executor.submit(
+                _verified, problems, verifier, numbers, completions, config, generation, first=first
+            )
+            if first:  # before hours are spent on samples that nobody can judge
+                pending.result()
         if pending is not None:
             keep(pending)
         stopped = world.any(stop.requested)
@@ -203,11 +208,16 @@ def _verified(
     completions: Sequence[Sequence[Completion]],
     config: RestEMConfig,
     generation: int,
+    *,
+    first: bool,
 ) -> list[SampleRecord]:
-    """Return the records of some problems' completions."""
+    """Return the records of some problems' completions; of the `first` in a run, some must have been judged."""
     repeated = [number for number, row in zip(numbers, completions, strict=True) for _ in row]
     texts = [completion.text for row in completions for completion in row]
-    verdicts = iter(problems.judge(verifier, repeated, texts))
+    found = problems.judge(verifier, repeated, texts)
+    if first:
+        check_judged(found)
+    verdicts = iter(found)
     records = []
     for number, row in zip(numbers, completions, strict=True):
         name, source = problems.ids[number], problems.rows[number]
@@ -226,7 +236,7 @@ def _verified(
                     reward=verdict.reward,
                     outcome=verdict.outcome,
                     answer=verdict.answer,
-                    columns={"answer": source["answer"]} if "answer" in source else {},
+                    columns={key: value for key, value in source.items() if key not in NOT_COLUMNS},
                 )
             )
     return records

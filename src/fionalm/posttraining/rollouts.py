@@ -17,10 +17,9 @@ import torch
 import torch.distributed as dist
 
 from fionalm.data import Prompt, TextTokenizer
-from fionalm.errors import UserError
 from fionalm.sampling import Completion, Sampler, SampleRecord, SamplingParams
 from fionalm.training.distributed import World
-from fionalm.verifiers import Verdict, Verifier
+from fionalm.verifiers import Verdict, Verifier, judged
 
 Row = Mapping[str, Any]
 Selector = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
@@ -119,12 +118,12 @@ class Rollouts:
 
             drawn = self.sampler.sample(prompts, self.params, seeds=seeds, on_completion=on_completion)
             sampled = time.perf_counter()
-            judged = [futures[index].result() for index in range(len(rows))]
+            done_verdicts = [futures[index].result() for index in range(len(rows))]
         done = time.perf_counter()
-        self.seconds = Seconds(sampled - started, sum(seconds for _, seconds in judged), done - sampled)
+        self.seconds = Seconds(sampled - started, sum(seconds for _, seconds in done_verdicts), done - sampled)
         groups = [
             Group(problem, tuple(self.tokenizer.encode_prompt(prompt)), completions, verdicts)
-            for problem, prompt, completions, (verdicts, _) in zip(problems, prompts, drawn, judged, strict=True)
+            for problem, prompt, completions, (verdicts, _) in zip(problems, prompts, drawn, done_verdicts, strict=True)
         ]
         if self.selector is not None and groups:
             everything = [text for found in texts for text in found]
@@ -143,12 +142,7 @@ def judge(verifier: Verifier, row: Row, completions: Sequence[str]) -> list[Verd
     """
     count = len(completions)
     columns = {name: [value] * count for name, value in row.items() if name not in NOT_COLUMNS}
-    try:
-        return list(verifier([row["prompt"]] * count, completions, **columns))
-    except UserError:
-        raise
-    except Exception as error:
-        return [Verdict("error", None, detail=f"{type(error).__name__}: {error}"[:300])] * count
+    return judged(verifier, [row["prompt"]] * count, completions, columns)
 
 
 def gather(world: World, groups: Sequence[Group]) -> list[Group]:

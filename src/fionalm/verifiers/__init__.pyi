@@ -1,3 +1,5 @@
+from .asking import check_judged as check_judged
+from .asking import judged as judged
 from .build import OpenVerifier as OpenVerifier
 from .build import make_verifier as make_verifier
 from .cached import CachedVerifier as CachedVerifier
