@@ -191,7 +191,7 @@ def main() -> int:
     """Measure, print the tables, write JSON; return 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds")
     parser.add_argument("--prompts", type=int, default=32, help="prompts of the small workload")
     parser.add_argument("--smollm2-prompts", type=int, default=4, help="prompts of SmolLM2's; 0 leaves it out")
     parser.add_argument("--max-batch", type=int, default=64, help="the engine's batch, and that of generate over one")

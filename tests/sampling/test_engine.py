@@ -196,6 +196,20 @@ def test_the_models_own_end_tokens_end_too(tmp_path: Path) -> None:
             assert not {4, 5} & set((completion.token_ids or ())[:-1])
 
 
+def test_progress_is_shown_while_no_completion_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fionalm.progress.LOG_INTERVAL_SECONDS", 0.0)
+    clock = itertools.count()
+    monkeypatch.setattr("fionalm.sampling.engine.time.monotonic", lambda: float(next(clock)))
+    EngineSampler(decoder(), TOKENIZER).sample(["a"], SamplingParams(max_tokens=9, temperature=0), quiet=False)
+    assert "sampling: 0/1 completions" in capsys.readouterr().err
+
+
+def test_nothing_is_sampled_from_no_prompts() -> None:
+    assert EngineSampler(decoder(), TOKENIZER).sample([], SamplingParams()) == []
+
+
 def test_completions_are_told_as_they_end(capsys: pytest.CaptureFixture[str]) -> None:
     told: dict[tuple[int, int], Completion] = {}
     left: list[int] = []
@@ -220,6 +234,7 @@ def test_completions_are_told_as_they_end(capsys: pytest.CaptureFixture[str]) ->
     [
         (["ok", "a" * 64], {}, "prompt 1 has 64 tokens, and the context holds 64: expected at most 63"),
         ([""], {}, "prompt 0 has no tokens"),
+        ([[1, 2, 39]], {}, "prompt 0 has token 39, and the model knows 39"),
         (["ok"], {"seeds": [[1, 2]]}, "expected 1 for each of 1 prompts"),
         ([[{"role": "user", "content": "hi"}]], {}, "no chat template"),
     ],

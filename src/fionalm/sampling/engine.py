@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fionalm.data.text_tokenizer import Prompt, TextTokenizer
 from fionalm.errors import UserError
 from fionalm.models.decoder import Decoder
-from fionalm.progress import progress
+from fionalm.progress import Progress, progress
 from fionalm.sampling.choice import choose, uniforms
 from fionalm.sampling.decoder_cache import DecoderCache
 from fionalm.sampling.inference import bare, context_length, end_ids, evaluating, unwrapped
@@ -78,6 +78,23 @@ class _Group:
     waiting: deque[_Row]
 
 
+class _Speed:
+    """Tokens a second, shown now and then also while no completion ends."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.tokens = bar, 0
+        self.started = self.shown = time.monotonic()
+
+    def count(self, tokens: int) -> None:
+        self.tokens += tokens
+        if time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            self.bar.advance(0, tokens_per_second=self.rate())
+
+    def rate(self) -> int:
+        return round(self.tokens / max(time.monotonic() - self.started, 1e-9))
+
+
 class EngineSampler:
     """Draws from the own `Decoder` or any causal language model of `transformers`.
 
@@ -105,6 +122,7 @@ class EngineSampler:
         if context is not None and longest is not None and context > longest:
             raise UserError(f"context {context}: expected at most the model's {longest}")
         self.context = longest if context is None else context
+        self.vocabulary: int | None = getattr(inner.get_input_embeddings(), "num_embeddings", None)
         self.end_ids = {self.tokenizer.eos_id, *end_ids(inner)}
 
     def sample(
@@ -132,16 +150,15 @@ class EngineSampler:
             (ids, deque(_Row(index, i, seeds[index][i], limit, self._finder(params)) for i in range(params.n)))
             for index, (ids, limit) in enumerate(zip(encoded, limits, strict=True))
         )
-        started, tokens = time.monotonic(), 0
         with (
             evaluating(self.model),
             progress(len(prompts) * params.n, "sampling", "completions", quiet=quiet) as bar,
         ):
-            for row, reason in self._run(queue, params):
+            speed = _Speed(bar)
+            for row, reason in self._run(queue, params, speed):
                 completion = self._completion(row, reason, params)
                 done[row.prompt][row.sample] = completion
-                tokens += len(row.ids)
-                bar.advance(tokens_per_second=round(tokens / max(time.monotonic() - started, 1e-9)))
+                bar.advance(tokens_per_second=speed.rate())
                 if on_completion is not None:
                     on_completion(row.prompt, row.sample, completion)
         return [[completion for completion in row if completion is not None] for row in done]
@@ -159,7 +176,9 @@ class EngineSampler:
         with evaluating(self.model):
             return score(self.model, self.tokenizer, self.context, prompts, completions)
 
-    def _run(self, queue: deque[tuple[list[int], deque[_Row]]], params: SamplingParams) -> Iterator[tuple[_Row, str]]:
+    def _run(
+        self, queue: deque[tuple[list[int], deque[_Row]]], params: SamplingParams, speed: _Speed
+    ) -> Iterator[tuple[_Row, str]]:
         """Draw everything in the queue; yield each row as it ends, with the reason."""
         cache = self._cache(params.n)
         ends = self.end_ids | set(params.stop_token_ids)
@@ -186,6 +205,7 @@ class EngineSampler:
                     cache.admit([group.prefix for _, group in going])
                     active += [row for row, _ in going]
                 yield from ended.values()
+            speed.count(len(fresh) + len(active))
             if not active:
                 continue
             ended = self._draw(active, cache.step([row.ids[-1] for row in active]).float(), params, ends)
@@ -229,6 +249,11 @@ class EngineSampler:
     def _limit(self, index: int, ids: Sequence[int], max_tokens: int) -> int:
         if not ids:
             raise UserError(f"prompt {index} has no tokens: expected at least one")
+        if self.vocabulary is not None and max(ids) >= self.vocabulary:
+            raise UserError(
+                f"prompt {index} has token {max(ids)}, and the model knows {self.vocabulary}: expected the model's own "
+                "tokenizer"
+            )
         if self.context is None:
             return max_tokens
         if len(ids) >= self.context:
