@@ -32,7 +32,7 @@ import trl
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar as quiet_datasets
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from fionalm.data import character_tokenizer
@@ -147,6 +147,7 @@ def measure(loss: str, steps: int, folder: str) -> dict[str, Any]:
         ),
         callbacks=[turns],
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     medians = {name: statistics.median(values[WARM_UP:]) for name, values in turns.seconds.items()}
     return {

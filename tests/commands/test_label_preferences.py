@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,31 @@ def test_a_judges_labels_are_those_of_the_plain_engine_and_resume(
     assert [row["soft_label"] for row in found] == pytest.approx(plain, abs=1e-5)
     assert len({row["soft_label"] for row in found}) > 5
     assert (out / "report.html").exists() and (out / "figures" / "labels.svg").exists()
+
+
+def test_pairs_that_the_judge_does_not_answer_are_left_out(
+    judge: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in answers as an endpoint does that lists neither choice for some questions."""
+    from fionalm.commands import label_preferences as module
+
+    class Listing:
+        tokenizer = None
+
+        def __init__(self, silent: str) -> None:
+            self.silent = silent
+
+        def choice_logps(self, prompts: Any, choices: Any) -> list[list[float]]:
+            return [[-math.inf] * 2 if self.silent in str(prompt) else [-0.1, -2.4] for prompt in prompts]
+
+    monkeypatch.setattr(module, "_judge", lambda *_: Judge(Listing("no 3")))
+    run(pairs, "--judge", judge, "--out", tmp_path / "some", "--quiet")
+    assert len(read(tmp_path / "some" / "pairs.jsonl")) == 9
+    assert [row["rejected"] for row in read(tmp_path / "some" / "unanswered.jsonl")] == ["no 3"]
+    monkeypatch.setattr(module, "_judge", lambda *_: Judge(Listing("Say")))
+    with pytest.raises(SystemExit) as stopped:
+        run(pairs, "--judge", judge, "--out", tmp_path / "none", "--quiet")
+    assert stopped.value.code == 2
 
 
 def test_rewards_votes_and_a_re_sampling(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_losses_are_the_papers_formulas() -> None:
 
 @pytest.mark.parametrize("family", HARD)
 def test_a_label_of_one_gives_the_hard_loss_exactly(family: PreferenceKind) -> None:
-    softened = [kind for kind in PREFERENCE_KINDS if kind != family and kind.endswith(family)]
+    softened: list[PreferenceKind] = [kind for kind in PREFERENCE_KINDS if kind != family and kind.endswith(family)]
     assert len(softened) == (1 if family == "ropo" else 2)
     for kind in softened:
         assert torch.equal(loss_at(H, 1.0, kind), loss_at(H, 1.0, family)), kind
@@ -151,7 +151,7 @@ def test_log_ratio_is_the_implicit_rewards_gap() -> None:
 @pytest.mark.parametrize("wrong", [math.nan, -0.01, 1.01, math.inf])
 def test_a_label_that_is_no_probability_names_its_row(wrong: float) -> None:
     four = [torch.zeros(4)] * 4
-    with pytest.raises(UserError, match=r"row 2 is .*expected a probability in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"row 2 \(the first is 0\) is .*expected a probability in \[0, 1\]"):
         preference_loss(*four, soft_labels=torch.tensor([0.5, 1.0, wrong, 2.0]), kind="dpo")
 
 

@@ -35,6 +35,8 @@ from fionalm.posttraining.pairs import (
 )
 from fionalm.posttraining.preference_metrics import preference_means, preference_sums
 from fionalm.posttraining.preferences_config import Sharing
+from fionalm.posttraining.sampled_kl import sampled_kl
+from fionalm.sampling import SamplingParams
 
 VOCAB = len(ALPHABET) + 1
 FAST = OptimizerConfig(lr=3e-3)
@@ -193,6 +195,34 @@ def test_geometric_dpo_learns_from_sure_pairs_alone() -> None:
     assert hard["gap/0.5-0.6"] > 3 * abs(soft["gap/0.5-0.6"])
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_kl_is_that_of_samples_from_the_start(rank: int) -> None:
+    config = PreferencesConfig(
+        batch_size=8, steps=40, optimizer=OptimizerConfig(lr=1e-2), lora_rank=rank, kl_prompts=6, max_tokens=8,
+        validate_every=20,
+    )  # fmt: skip
+    still = replace(config, steps=1, optimizer=OptimizerConfig(lr=1e-12))
+    assert Preferences(make_policy(), make_pairs(8), still, quiet=True).run().rows[-1]["kl"] == pytest.approx(
+        0, abs=1e-6
+    )
+    rows = Preferences(make_policy(), make_pairs(8), config, quiet=True).run().rows
+    found = [row["kl"] for row in rows if "kl" in row]
+    assert len(found) == 2 and found[1] > 0.1
+
+
+def test_the_sampled_kl_is_unbiased() -> None:
+    """Against the exact KL of the first token, with completions of one token."""
+    policy, other = make_policy(), make_policy(seed=1)
+    prompts = [policy.tokenizer.encode_prompt(text) for text in ("ab>", "c>", "hd>")]
+    estimate = sampled_kl(policy, other.reference(), prompts, SamplingParams(n=400, max_tokens=1))
+    with torch.no_grad():
+        exact = []
+        for prompt in prompts:
+            p, q = (one.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1) for one in (policy, other))
+            exact.append((p.exp() * (p - q)).sum().item())
+    assert estimate == pytest.approx(sum(exact) / len(exact), rel=0.15)
+
+
 def test_a_run_folder_resumes_and_is_of_one_configuration(tmp_path: Path) -> None:
     rows = make_pairs(12)
     config = replace(CONFIG, steps=4)
@@ -281,15 +311,19 @@ def test_mistakes_are_one_sentence() -> None:
     def train(rows: list[dict[str, Any]], **settings: Any) -> None:
         Preferences(make_policy(), rows, PreferencesConfig(**settings), quiet=True).run()
 
-    with pytest.raises(UserError, match=r"row 1: the soft_label is 1.5: expected a probability in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"row 2: the soft_label is 1.5: expected a probability in \[0, 1\]"):
         train([rows[0], {**rows[1], "soft_label": 1.5}])
-    with pytest.raises(UserError, match="row 2: the soft_label is nan"):
+    with pytest.raises(UserError, match="row 3: the soft_label is nan"):
         train([*rows[:2], {**rows[2], "soft_label": math.nan}])
-    with pytest.raises(UserError, match="row 0: the soft_label is 'high'"):
+    with pytest.raises(UserError, match="row 1: the soft_label is 'high'"):
         train([{**rows[0], "soft_label": "high"}])
-    with pytest.raises(UserError, match="row 1: the completion was empty"):
+    with pytest.raises(UserError, match="row 1: the soft_label is None"):
+        train([{**rows[0], "soft_label": None}])
+    with pytest.raises(UserError, match="row 2 has no 'chosen': it has prompt, chosn.*did you mean 'chosn'"):
+        train([rows[0], {"prompt": "a>", "chosn": "b", "rejected": "c"}])
+    with pytest.raises(UserError, match="row 2: the completion was empty"):
         train([rows[0], {**rows[1], "rejected": ""}])
-    with pytest.raises(UserError, match=r"row 0: the prompt's 41 tokens"):
+    with pytest.raises(UserError, match=r"row 1: the prompt's 41 tokens"):
         train([{**rows[0], "prompt": "a" * 40 + ">"}])
     with pytest.raises(UserError, match="no pairs"):
         train([])

@@ -144,7 +144,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     rows = make_pairs(3)
     with pytest.raises(UserError, match="did you mean 'geometric_dpo'"):
         trl_losses(tmp_path, "a", rows, soft={"kind": "geometric"})
-    with pytest.raises(UserError, match=r"row 1: the soft_label is 1.5"):
+    with pytest.raises(UserError, match=r"row 2: the soft_label is 1.5"):
         trl_losses(tmp_path, "b", [rows[0], {**rows[1], "soft_label": 1.5}], soft={})
     with pytest.raises(UserError, match="loss_type was set in DPOConfig"):
         trl_losses(tmp_path, "c", rows, soft={}, loss_type=["hinge"])

@@ -19,7 +19,7 @@ from fionalm.models import Decoder
 from fionalm.posttraining import Policy, collate, completion_logps, encode_example
 from fionalm.studies import get_study
 from fionalm.studies.soft_preferences import analysis, figures, hh
-from fionalm.studies.soft_preferences.bandit import ACTIONS, BETA, gradient_scales, make_bandit, train_bandit
+from fionalm.studies.soft_preferences.bandit import ACTIONS, BETA, LM_BETA, gradient_scales, make_bandit, train_bandit
 from fionalm.studies.soft_preferences.exact import (
     completion_table,
     expectations,
@@ -111,6 +111,8 @@ def test_cdpo_finds_its_optimum_in_the_bandit() -> None:
     bandit = make_bandit()
     expected = (bandit.data.log() + bandit.reward / BETA).softmax(-1)
     torch.testing.assert_close(train_bandit(bandit, "cdpo", 800), expected, rtol=1e-3, atol=1e-5)
+    expected = (bandit.data.log() + bandit.reward / 0.5).softmax(-1)
+    torch.testing.assert_close(train_bandit(bandit, "cdpo", 800, beta=0.5), expected, rtol=1e-2, atol=1e-5)
     assert not torch.allclose(train_bandit(bandit, "geometric_dpo", 50), expected, atol=1e-3)
     assert bandit.data.sum() == pytest.approx(1) and len(bandit.low) == ACTIONS
 
@@ -206,11 +208,16 @@ def test_bandit_claims_follow_the_policies() -> None:
     fitted = (bandit.data.log() + bandit.reward / BETA).softmax(-1)
     greedy = torch.zeros_like(fitted)
     greedy[bandit.reward.argmax()] = 1.0
-    good = analysis.measure_bandit(bandit, {"cdpo": fitted, "geometric_dpo": greedy})
+
+    def measured(cdpo: torch.Tensor, gdpo: torch.Tensor) -> list[Any]:
+        at_model = {("cdpo", LM_BETA): greedy, ("geometric_dpo", LM_BETA): greedy}
+        return analysis.measure_bandit(bandit, {("cdpo", BETA): cdpo, ("geometric_dpo", BETA): gdpo, **at_model})
+
+    good = measured(fitted, greedy)
     assert {entry.verdict for entry in good} == {"supported"}
+    assert all("At beta 0.1 it is" in entry.detail for entry in good)
     sharp = (1e-9 + greedy).log().softmax(-1)
-    bad = analysis.measure_bandit(bandit, {"cdpo": sharp, "geometric_dpo": fitted})
-    assert {entry.verdict for entry in bad} == {"contradicted"}
+    assert {entry.verdict for entry in measured(sharp, fitted)} == {"contradicted"}
 
 
 def test_hh_says_why_it_did_not_run(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

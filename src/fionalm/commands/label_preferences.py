@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fionalm.report import Chart
     from fionalm.verifiers import Judge
 
-PAIRS_FILE, RESAMPLED_FILE = "pairs.jsonl", "resampled.jsonl"
+PAIRS_FILE, RESAMPLED_FILE, UNANSWERED_FILE = "pairs.jsonl", "resampled.jsonl", "unanswered.jsonl"
 NEEDED = ("prompt", "chosen", "rejected")
 CHUNK = 4
 """Pairs judged between two writes: on a processor a judge takes seconds for each."""
@@ -97,7 +97,7 @@ def label_preferences(
     asked = None if judge is None else _judge(judge, criterion, plain)
     with diagnosis(out, f"Preference labels of {Path(file).name}", settings) as opened:
         if asked is not None:
-            labels, facts = _judged(asked, rows, out, quiet)
+            rows, labels, facts = _judged(asked, rows, out, quiet)
         else:
             labels, facts = _computed(rows, rewards, reward_scale, votes, vote_prior), []
         labelled = [{**row, "soft_label": label} for row, label in zip(rows, labels, strict=True)]
@@ -144,11 +144,21 @@ def _judge(spec: str, criterion: str | None, plain: bool) -> Judge:
 
 
 def _judged(
-    judge: Judge, rows: Sequence[Mapping[str, Any]], out: Path, quiet: bool
-) -> tuple[list[float], list[list[Any]]]:
+    judge: Judge, rows: Sequence[dict[str, Any]], out: Path, quiet: bool
+) -> tuple[list[dict[str, Any]], list[float], list[list[Any]]]:
+    """Return the rows that the judge answered in both orders, their labels, and facts; the others have a file too."""
     from fionalm.commands.judging import JUDGEMENTS_FILE, judge_rows
 
-    judged = judge_rows(judge, rows, NEEDED, out / JUDGEMENTS_FILE, chunk=CHUNK, quiet=quiet)
+    every = judge_rows(judge, rows, NEEDED, out / JUDGEMENTS_FILE, chunk=CHUNK, quiet=quiet)
+    answered = [(row, one) for row, one in zip(rows, every, strict=True) if not one.unanswered]
+    missed = [row for row, one in zip(rows, every, strict=True) if one.unanswered]
+    if missed:
+        _write(out / UNANSWERED_FILE, missed)
+    if not answered:
+        raise UserError(
+            "the judge answered no pair in both orders: expected a model that follows the instruction, or --plain"
+        )
+    judged = [one for _, one in answered]
     count = len(judged)
     facts = [
         ["both orders agree", sum(one.consistent for one in judged) / count],
@@ -156,9 +166,9 @@ def _judged(
             "liking for the first place",
             math.fsum(one.shown_first + 1 - one.shown_second for one in judged) / (2 * count),
         ],
-        ["orders without an answer", sum(one.unanswered for one in judged)],
+        [f"left out without an answer ({UNANSWERED_FILE})", len(missed)],
     ]
-    return [one.preference for one in judged], facts
+    return [row for row, _ in answered], [one.preference for one in judged], facts
 
 
 def _computed(

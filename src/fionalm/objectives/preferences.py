@@ -116,5 +116,6 @@ def check_soft_labels(soft_labels: Tensor | Sequence[float], like: Tensor) -> Te
     wrong = ~((p >= 0) & (p <= 1))
     if wrong.any():
         row = int(wrong.flatten().nonzero()[0])
-        raise UserError(f"the soft label of row {row} is {p.flatten()[row].item()}: expected a probability in [0, 1]")
+        value = p.flatten()[row].item()
+        raise UserError(f"the soft label of row {row} (the first is 0) is {value}: expected a probability in [0, 1]")
     return p.to(like.dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fionalm.data import TextTokenizer
-from fionalm.errors import UserError
+from fionalm.errors import UserError, nearest
 from fionalm.posttraining.batches import encode_example, length_buckets
 from fionalm.posttraining.forward import logps_at
 
@@ -75,16 +75,20 @@ def encode_pair(
     Args:
         tokenizer: of the model.
         row: `prompt`, `chosen` and `rejected`, strings or conversations.
-        number: of the row in its data, for messages.
+        number: of the row in its data, from 1, for messages.
         context: positions that the model has; None: no limit.
         column: of the labels.
 
     Raises:
-        UserError: an empty completion, a pair that is longer than the context, or a label that is no probability.
+        UserError: a missing column, an empty completion, a pair that is longer than the context, or a label that is no
+            probability (an empty cell is none).
     """
-    value = row.get(column)
+    for name in ("prompt", "chosen", "rejected"):
+        if name not in row:
+            raise UserError(f"row {number} has no {name!r}: it has {', '.join(row)}{nearest(name, row)}")
+    value = row.get(column, 1.0)
     try:
-        label = 1.0 if value is None else float(value)
+        label = float(value)
     except (TypeError, ValueError):
         label = float("nan")
     if not 0 <= label <= 1:

@@ -36,8 +36,10 @@ from fionalm.posttraining.preference_metrics import preference_means, preference
 from fionalm.posttraining.preferences_config import PreferencesConfig
 from fionalm.posttraining.reference_logps import reference_logps
 from fionalm.posttraining.run import MODEL_FOLDER, Run, fingerprint, open_run
+from fionalm.posttraining.sampled_kl import sampled_kl
 from fionalm.posttraining.supervised import batch_of
 from fionalm.progress import progress
+from fionalm.sampling.types import SamplingParams
 from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
 from fionalm.training.interrupt import stop_on_signals
@@ -124,7 +126,7 @@ class Preferences:
             UserError: a row that cannot be learnt from.
         """
         context = self.policy.context_length
-        return [encode_pair(self.policy.tokenizer, row, number=n, context=context) for n, row in enumerate(rows)]
+        return [encode_pair(self.policy.tokenizer, row, number=n, context=context) for n, row in enumerate(rows, 1)]
 
 
 class PreferenceTraining:
@@ -169,10 +171,13 @@ class PreferenceTraining:
         )
         self.learner = Learner(self.policy, self.config, total_steps=total, world=world, folder=run.path)
         self.losses: list[float] = []
+        prompts = [pair.prompt_ids for pair in self.validation or self.pairs]
+        self.kl_prompts = list(dict.fromkeys(prompts))[: self.config.kl_prompts]
+        self.kl_reference = self.policy.reference() if self.kl_prompts else None
 
     def train(self) -> PreferencesResult:
         """Resume, train to the end and return what came of it; see `Preferences.run`."""
-        config, learner = self.config, self.learner
+        config, learner, world = self.config, self.learner, self.world
         total = learner.total_steps
         validation: dict[str, float] = {}
         extra = learner.resume()
@@ -193,14 +198,16 @@ class PreferenceTraining:
                 if validates and self.validation:
                     validation = self._validate()
                     row |= {f"validation/{name}": value for name, value in validation.items()}
+                if validates and self.kl_reference is not None:
+                    row["kl"] = world.on_main(self._kl)
                 if validates and self.measure is not None:
                     found = self.measure(self.policy)
-                    row |= self.world.on_main(lambda found=found: dict(found))
+                    row |= world.on_main(lambda found=found: dict(found))
                 if last or validates or row["step"] % config.log_every == 0:
                     self.run.append(row)
                 self.losses = [*self.losses, row["loss"]][-math.ceil(total / 10) :]
                 bar.advance(loss=row["loss"], margin=row["reward_margin"])
-                stops = self.run.path is not None and not last and self.world.any(stop.requested)
+                stops = self.run.path is not None and not last and world.any(stop.requested)
                 if last or stops or _is_due(done, config.checkpoint_every):
                     learner.save({"losses": self.losses, "validation": validation})
                 if stops:
@@ -231,6 +238,11 @@ class PreferenceTraining:
         first = len(self.pairs)
         summed = self.learner.evaluate(self._parts(range(first, first + len(self.validation))), measure)
         return {**preference_means(summed), "loss": summed["loss"] / len(self.validation)}
+
+    def _kl(self) -> float:
+        assert self.kl_reference is not None
+        params = SamplingParams(max_tokens=self.config.max_tokens, seed=self.config.seed)
+        return sampled_kl(self.policy, self.kl_reference, self.kl_prompts, params)
 
     def _losses(self, model: nn.Module, part: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses of pairs [part], numbered with the validation's behind the training's, and sums."""

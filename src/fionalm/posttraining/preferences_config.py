@@ -34,6 +34,11 @@ class PreferencesConfig(FinetuneConfig):
     """Times that each pair is learnt from."""
     steps: int = 0
     """Updates, in place of epochs; 0: as many as the epochs have."""
+    kl_prompts: int = 0
+    """Prompts, at each validation, whose sampled completions measure the KL from the reference; 0: it is not measured.
+    Without adapters this holds a frozen copy of the model."""
+    max_tokens: int = 128
+    """Tokens of such a completion at most."""
     validate_every: int = 0
     """Steps between validations; 0: only after the last step."""
 
@@ -47,8 +52,13 @@ class PreferencesConfig(FinetuneConfig):
             raise UserError(f"beta {self.beta}: expected a number above 0, or 0 for the paper's")
         if not 0 < self.epochs < math.inf:
             raise UserError(f"epochs {self.epochs}: expected a number above 0")
-        if min(self.steps, self.validate_every) < 0:
-            raise UserError(f"steps {self.steps} and validate_every {self.validate_every}: expected 0 or more")
+        for name, least in (("steps", 0), ("validate_every", 0), ("kl_prompts", 0), ("max_tokens", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} {getattr(self, name)}: expected {least} or more")
+        if self.kl_prompts and self.strategy == "fsdp2":
+            raise UserError(
+                "kl_prompts was given, but a model that fsdp2 shards cannot be drawn from: expected ddp, or 0"
+            )
 
     @property
     def chosen_beta(self) -> float:

@@ -32,7 +32,8 @@ class SoftDPOTrainer(trl.DPOTrainer):
     Args:
         *args: DPOTrainer's.
         kind: which loss.
-        average_logps: means over a completion's tokens in place of sums; None: as TRL, for the IPO family.
+        average_logps: means over a completion's tokens in place of sums; None: as TRL, for the IPO family (this
+            project's own trainer sums unless told otherwise).
         ropo_gamma: weight of ROPO's DPO term.
         ropo_eta: weight of ROPO's bounded term.
         **kwargs: DPOTrainer's.
@@ -131,8 +132,7 @@ class _WithLabels:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.inner(examples)
         if any(COLUMN in example for example in examples):
-            values = [example.get(COLUMN) for example in examples]
-            batch[COLUMN] = torch.tensor([1.0 if value is None else float(value) for value in values])
+            batch[COLUMN] = torch.tensor([_label(example.get(COLUMN, 1.0), "a pair") for example in examples])
         return batch
 
 
@@ -144,6 +144,15 @@ def _check(dataset: Any) -> None:
         or not hasattr(dataset, "__len__")
     ):
         return
-    for row, value in enumerate(dataset[COLUMN]):
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"row {row}: the {COLUMN} is {value!r}: expected a probability in [0, 1]")
+    for number, value in enumerate(dataset[COLUMN], 1):
+        _label(value, f"row {number}")
+
+
+def _label(value: Any, where: str) -> float:
+    try:
+        label = float(value)
+    except (TypeError, ValueError):
+        label = float("nan")
+    if not 0 <= label <= 1:
+        raise UserError(f"{where}: the {COLUMN} is {value!r}: expected a probability in [0, 1]")
+    return label

@@ -8,17 +8,20 @@ labels, true reward and distance from the reference are exact. At `laptop` also 
 
 from __future__ import annotations
 
+from fionalm.objectives.preference_kinds import PreferenceKind
 from fionalm.report.claims import Measured
 from fionalm.studies.soft_preferences.claims import CLAIMS
 from fionalm.studies.soft_preferences.runs import SoftPreferencesConfig, model_runs, model_trial, plan, preset
 from fionalm.studies.study import Lab, Study
+
+BANDIT_KINDS: tuple[PreferenceKind, ...] = ("dpo", "cdpo", "geometric_dpo")
 
 
 def run(config: SoftPreferencesConfig, lab: Lab) -> list[Measured]:
     """Train, measure the claims and draw the figures."""
     from fionalm.errors import UserError
     from fionalm.studies.soft_preferences import analysis, figures
-    from fionalm.studies.soft_preferences.bandit import make_bandit, train_bandit
+    from fionalm.studies.soft_preferences.bandit import BETA, LM_BETA, make_bandit, train_bandit
     from fionalm.studies.soft_preferences.hh import run_hh
 
     if config.paper:
@@ -27,7 +30,11 @@ def run(config: SoftPreferencesConfig, lab: Lab) -> list[Measured]:
             "expected 'laptop', or `fiona finetune geometric-dpo` with a model and pairs of your own"
         )
     bandit = make_bandit()
-    policies = {kind: train_bandit(bandit, kind, config.bandit_steps) for kind in ("dpo", "cdpo", "geometric_dpo")}
+    policies = {
+        (kind, beta): train_bandit(bandit, kind, config.bandit_steps, beta=beta)
+        for beta in (BETA, LM_BETA)
+        for kind in BANDIT_KINDS
+    }
     figures.draw_gradients(lab)
     figures.draw_bandit(bandit, policies, lab)
     runs = model_runs(config)

@@ -13,7 +13,7 @@ from fionalm.objectives.preference_kinds import PreferenceKind
 from fionalm.report import exact, measure
 from fionalm.report.claims import Measured
 from fionalm.statistics import Interval, bootstrap
-from fionalm.studies.soft_preferences.bandit import Bandit, label_distance
+from fionalm.studies.soft_preferences.bandit import BETA, LM_BETA, Bandit, label_distance
 from fionalm.studies.soft_preferences.claims import CLAIMS, OVER
 from fionalm.studies.soft_preferences.runs import SKEWED, SURE, SoftPreferencesConfig
 
@@ -82,33 +82,35 @@ def mean(by_seed: Sequence[float] | np.ndarray) -> Interval:
     return bootstrap(lambda drawn: float(drawn.mean()), values)
 
 
-def measure_bandit(bandit: Bandit, policies: Mapping[str, Any]) -> list[Measured]:
-    """Measure the bandit's claims; `policies` are those of `cdpo` and `geometric_dpo`."""
+def measure_bandit(bandit: Bandit, policies: Mapping[tuple[str, float], Any]) -> list[Measured]:
+    """Measure the bandit's claims; `policies` are those of `cdpo` and `geometric_dpo`, by (kind, beta)."""
+    at_one = bandit_effects(bandit, {kind: policies[kind, BETA] for kind in ("cdpo", "geometric_dpo")}, BETA)
+    at_model = bandit_effects(bandit, {kind: policies[kind, LM_BETA] for kind in ("cdpo", "geometric_dpo")}, LM_BETA)
+    return [
+        measure(BY_ID[name], exact(effect), detail=f"At beta {LM_BETA:g} it is {at_model[name]:.3g}.")
+        for name, effect in at_one.items()
+    ]
+
+
+def bandit_effects(bandit: Bandit, policies: Mapping[str, Any], beta: float) -> dict[str, float]:
+    """Return the statistic of each of the bandit's claims, of `cdpo` and `geometric_dpo` trained with this beta."""
     low = {kind: float(policy[bandit.low].sum()) for kind, policy in policies.items()}
     reward = {kind: float((policy * bandit.reward).sum()) for kind, policy in policies.items()}
-    gained = reward["geometric_dpo"] - reward["cdpo"]
-    fits = label_distance(bandit, policies["cdpo"])
-    return [
-        measure(BY_ID["bandit-cdpo-fits-labels"], exact(fits)),
-        measure(BY_ID["bandit-cdpo-low-reward"], exact(low["cdpo"])),
-        measure(BY_ID["bandit-gdpo-leaves-low-reward"], exact(low["cdpo"] - low["geometric_dpo"])),
-        measure(BY_ID["bandit-gdpo-over-cdpo"], exact(gained)),
-    ]
+    return {
+        "bandit-cdpo-fits-labels": label_distance(bandit, policies["cdpo"], beta),
+        "bandit-cdpo-low-reward": low["cdpo"],
+        "bandit-gdpo-leaves-low-reward": low["cdpo"] - low["geometric_dpo"],
+        "bandit-gdpo-over-cdpo": reward["geometric_dpo"] - reward["cdpo"],
+    }
 
 
 def measure_models(results: Results) -> list[Measured]:
     """Measure the language model's claims."""
-    seeds = results.config.seeds
-    measured = [
-        measure(BY_ID[name], mean(results.final(SKEWED, kind) - results.final(SKEWED, other)), n=seeds)
-        for name, kind, other, _, _ in OVER
-    ]
-    near = results.final(SURE, "geometric_dpo") - results.final(SURE, "dpo")
-    falls = results.fall(SKEWED, "dpo") - results.fall(SKEWED, "geometric_dpo")
-    return [
-        *measured,
-        measure(BY_ID["gdpo-near-dpo-when-sure"], mean(near), n=seeds),
-        measure(BY_ID["gdpo-flat-on-ties"], mean(results.value(SKEWED, "geometric_dpo", "tie_gap")), n=seeds),
-        measure(BY_ID["dpo-grows-on-ties"], mean(results.value(SKEWED, "dpo", "tie_gap")), n=seeds),
-        measure(BY_ID["gdpo-less-over-optimised"], mean(falls), n=seeds),
-    ]
+    effects = {name: results.final(SKEWED, kind) - results.final(SKEWED, other) for name, kind, other, _, _ in OVER}
+    effects |= {
+        "gdpo-near-dpo-when-sure": results.final(SURE, "geometric_dpo") - results.final(SURE, "dpo"),
+        "gdpo-flat-on-ties": results.value(SKEWED, "geometric_dpo", "tie_gap"),
+        "dpo-grows-on-ties": results.value(SKEWED, "dpo", "tie_gap"),
+        "gdpo-less-over-optimised": results.fall(SKEWED, "dpo") - results.fall(SKEWED, "geometric_dpo"),
+    }
+    return [measure(BY_ID[name], mean(by_seed), n=int(np.isfinite(by_seed).sum())) for name, by_seed in effects.items()]

@@ -12,7 +12,7 @@ from fionalm.posttraining.preference_metrics import CONFIDENCE_BINS
 from fionalm.report import Line, Section, Table, lines_with_intervals
 from fionalm.statistics import Interval
 from fionalm.studies.soft_preferences.analysis import NAMES, Results, mean
-from fionalm.studies.soft_preferences.bandit import ACTIONS, BETA, Bandit, gradient_scales
+from fionalm.studies.soft_preferences.bandit import ACTIONS, BETA, LM_BETA, Bandit, gradient_scales
 from fionalm.studies.soft_preferences.runs import SKEWED, SURE
 from fionalm.studies.study import Lab
 
@@ -41,7 +41,7 @@ def draw_gradients(lab: Lab) -> None:
     )
 
 
-def draw_bandit(bandit: Bandit, policies: Mapping[str, Any], lab: Lab) -> None:
+def draw_bandit(bandit: Bandit, policies: Mapping[tuple[str, float], Any], lab: Lab) -> None:
     """Draw data, reward and policies over the actions (the paper's Figure 1 right), and their rewards."""
     actions = list(range(ACTIONS))
     lab.figure(
@@ -52,8 +52,10 @@ def draw_bandit(bandit: Bandit, policies: Mapping[str, Any], lab: Lab) -> None:
         "The bandit's reward",
         "True reward of each of the 100 actions; labels are Bradley-Terry under it.",
     )
-    shown = {"data and reference": bandit.data, **{NAMES[kind]: policy for kind, policy in policies.items()}}
-    panels = {name: [Line(name, actions, probability.tolist())] for name, probability in shown.items()}
+    shown = {"data and reference": bandit.data}
+    shown |= {f"{NAMES[kind]}, beta {beta:g}": policy for (kind, beta), policy in policies.items()}
+    at_one = [name for name in shown if not name.endswith(f"beta {LM_BETA:g}")]
+    panels = {name: [Line(name, actions, shown[name].tolist())] for name in at_one}
     lab.figure(
         lines_with_intervals(panels, x_label="action", y_label="probability", columns=4),
         "bandit",
@@ -73,7 +75,10 @@ def draw_bandit(bandit: Bandit, policies: Mapping[str, Any], lab: Lab) -> None:
     lab.sections.append(
         Section(
             "The bandit",
-            "Everything here is exact: the losses are expectations over all pairs of actions.",
+            "Everything here is exact: the losses are expectations over all pairs of actions. cDPO's optimum is the "
+            "reference times exp(reward / beta), so how much of the data's low-reward mode it keeps depends on beta: "
+            f"the claims are about beta {BETA:g}, and the language models' beta, {LM_BETA:g}, is shown beside. "
+            "DPO and GDPO have no finite optimum, and no claim compares the two here.",
             [Table(("policy", "expected reward", "mass on low-reward actions", "mode"), rows)],
             ["bandit-reward", "bandit"],
         )

@@ -40,7 +40,7 @@ class ModelRun:
     label_scale: float = 1.0
     """Of the true reward in the Bradley-Terry labels."""
     test_prompts: int = 32
-    checkpoints: int = 8
+    checkpoints: int = 15
     """At which the true reward is measured, the end included."""
 
     @property
@@ -100,7 +100,7 @@ def preset(scale: Scale) -> SoftPreferencesConfig:
         )
         return SoftPreferencesConfig(run=tiny, seeds=1, regimes=(SKEWED, SURE), bandit_steps=300)
     if scale == "quick":
-        run = replace(laptop.run, base_steps=200, pairs=512, steps=120, test_prompts=16, checkpoints=4)
+        run = replace(laptop.run, base_steps=200, pairs=512, steps=120, test_prompts=16, checkpoints=10)
         return SoftPreferencesConfig(run=run, seeds=3, regimes=(SKEWED, SURE))
     return replace(laptop, hh=None, paper=True)
 

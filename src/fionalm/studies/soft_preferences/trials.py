@@ -87,7 +87,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
         "pairs": len(rows),
         "labels": np.histogram(np.maximum(labels, 1 - labels), CONFIDENCE_EDGES)[0].tolist(),
         "ties": int((labels == 0.5).sum()),
-        "tie_gap": float(gaps[labels == 0.5].mean()) if (labels == 0.5).any() else None,
+        "tie_gap": float(np.abs(gaps[labels == 0.5]).mean()) if (labels == 0.5).any() else None,
         "gaps": _by_confidence(np.where(labels >= 0.5, gaps, -gaps), labels),
         "accuracy": _held_out_accuracy(after - reference, reference, rewards, run),
         "win_rate": soft,
