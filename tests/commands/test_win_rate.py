@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import string
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,33 @@ def test_equal_answers_are_a_tie_and_a_killed_run_resumes(fiona: Fiona, judge: s
     assert "judging: 1/1 pairs" in done.err
     assert result(tmp_path / "o")["preferences"] == pytest.approx(found["preferences"])
     assert len(kept.read_text().splitlines()) == 2
+
+
+def test_prompts_that_the_judge_does_not_answer_are_left_out(
+    fiona: Fiona, judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in answers as an endpoint does that lists neither choice for some questions."""
+    from fionalm.commands import win_rate as module
+
+    class Listing:
+        tokenizer = None
+
+        def __init__(self, silent: str) -> None:
+            self.silent = silent
+
+        def choice_logps(self, prompts: Any, choices: Any) -> list[list[float]]:
+            return [[-math.inf] * 2 if self.silent in str(prompt) else [-0.1, -2.4] for prompt in prompts]
+
+    write(tmp_path / "pairs.jsonl", ROWS)
+    words = ("evaluate", "win-rate", "pairs.jsonl", "--judge", judge, "--quiet", "--out")
+    monkeypatch.setattr(module, "_judge", lambda *_: Judge(Listing("five")))
+    assert fiona(*words, "some").code == 0
+    found = result(tmp_path / "some")
+    assert (found["pairs"], found["unanswered"], found["preferences"][1]) == (2, 1, None)
+    kept = [json.loads(line) for line in (tmp_path / "some" / "unanswered.jsonl").read_text().splitlines()]
+    assert [row["reference"] for row in kept] == ["five"]
+    monkeypatch.setattr(module, "_judge", lambda *_: Judge(Listing("")))
+    assert fiona(*words, "none").code == 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fionalm.errors import UserError
-from fionalm.verifiers import ProgramVerifier, make_verifier, run_program
+from fionalm.verifiers import CachedVerifier, ProgramVerifier, make_verifier, run_program
 from fionalm.verifiers.program_worker import same_output
 
 LIE = """
@@ -184,6 +184,15 @@ def test_verdicts(verifier) -> None:
     assert [verdict.outcome for verdict in verdicts] == ["right", "wrong", "no_answer", "wrong", "right"]
     assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, 0.0, 0.0, 1.0]
     assert "SyntaxError" in verdicts[3].detail
+
+
+def test_a_program_over_its_limits_has_an_outcome_of_its_own_and_is_judged_again() -> None:
+    endless = "def double(x):\n    while True: pass"
+    with CachedVerifier(ProgramVerifier(timeout=2.0, workers=1)) as verifier:
+        for asked in (2, 3):  # the right one is known by then
+            verdicts = verifier([""] * 2, [DOUBLE, endless], tests=["assert double(2) == 4"] * 2)
+            assert [(verdict.outcome, verdict.reward) for verdict in verdicts] == [("right", 1.0), ("limit", 0.0)]
+            assert verdicts[1].detail.startswith("timeout") and verifier.asked == asked
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,14 @@ import tyro
 
 from fionalm.commands.options import Positional
 from fionalm.errors import UserError
+from fionalm.paths import atomic_write_text
 
 if TYPE_CHECKING:
     from fionalm.report import Chart
     from fionalm.verifiers import Judge
 
 NEEDED = ("prompt", "completion", "reference")
+UNANSWERED_FILE = "unanswered.jsonl"
 
 
 def win_rate(
@@ -33,6 +36,7 @@ def win_rate(
     """Measure how often completions are preferred to reference answers, by a judge model.
 
     The judge sees each pair in both orders; p is the mean softmax of its log-probabilities of answering (1) or (2).
+    Prompts that an endpoint's judge does not answer in both orders are counted, left out, and kept in unanswered.jsonl.
     Reported: the binary win rate (p above 1/2), the percentage (mean p), their 95% intervals over prompts, and
     Wilcoxon's signed-rank test. The same command resumes a stopped one.
 
@@ -71,13 +75,22 @@ def win_rate(
     asked = _judge(judge, criterion, batch, plain)
     with diagnosis(out, f"Win rate of {Path(file).name}", settings) as opened:
         judged = judge_rows(asked, rows, NEEDED, out / JUDGEMENTS_FILE, quiet=quiet)
-        found = rates([[one.shown_first, one.shown_second] for one in judged], seed=seed)
-        unanswered = sum(one.unanswered for one in judged)
-        result = {**found.to_dict(), "unanswered": unanswered, "preferences": [one.preference for one in judged]}
-        names, table = _table(found, unanswered)
+        answered = [one for one in judged if not one.unanswered]
+        missed = [row for row, one in zip(rows, judged, strict=True) if one.unanswered]
+        if missed:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in missed)
+            atomic_write_text(out / UNANSWERED_FILE, "".join(lines))
+        if not answered:
+            raise UserError(
+                "the judge answered no prompt in both orders: expected a model that follows the instruction, or --plain"
+            )
+        found = rates([[one.shown_first, one.shown_second] for one in answered], seed=seed)
+        preferences = [None if one.unanswered else one.preference for one in judged]
+        result = {**found.to_dict(), "unanswered": len(missed), "preferences": preferences}
+        names, table = _table(found, len(missed))
         print(aligned(names, table))
         text = f"{found.pairs} prompts, each judged in both orders by {judge}."
-        chart = (_chart([one.preference for one in judged]), "Prompts by the judge's mean p in both orders.")
+        chart = (_chart([one.preference for one in answered]), "Prompts by the judge's mean p in both orders.")
         opened.finish(result, {"win-rate": chart}, [Section("Win rate", text, [Table(names, table)], ["win-rate"])])
 
 
@@ -108,7 +121,7 @@ def _table(found: Any, unanswered: int) -> tuple[list[str], list[list[Any]]]:
         ["Wilcoxon p-value", found.p_value, ""],
         ["both orders agree", found.consistent, ""],
         ["liking for the first place", found.shown_first, ""],
-        ["orders without an answer", unanswered, ""],
+        [f"left out without an answer ({UNANSWERED_FILE})", unanswered, ""],
         ["prompts", found.pairs, ""],
     ]
     return ["measure", "value", "95% interval"], rows

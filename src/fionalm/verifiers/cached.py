@@ -13,7 +13,7 @@ from fionalm.verifiers.types import DECIDED, Verdict, Verifier
 
 
 class CachedVerifier:
-    """Asks `verifier` only what it has not decided before; what failed is asked again.
+    """Asks `verifier` only what it has not decided before; what failed or broke a limit is asked again.
 
     Args:
         verifier: gives a completion the same verdict each time.

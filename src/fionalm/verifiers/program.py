@@ -18,9 +18,10 @@ from fionalm.verifiers.answers import code_of, gold_column
 from fionalm.verifiers.pool import START_SECONDS, Reply, WorkerPool
 from fionalm.verifiers.program_worker import arguments
 from fionalm.verifiers.sandbox import Limits, check_bubblewrap
-from fionalm.verifiers.types import Verdict
+from fionalm.verifiers.types import Outcome, Verdict
 
 ProgramOutcome = Literal["passed", "failed", "error", "timeout", "memory", "output", "broken_tests", "broken"]
+LIMITS: tuple[ProgramOutcome, ...] = ("timeout", "memory", "output")
 Tests = str | Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -97,7 +98,7 @@ class ProgramVerifier:
     def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]], **columns: Sequence[Any]
     ) -> list[Verdict]:
-        """Return a verdict for each completion; a program that breaks a limit is wrong.
+        """Return a verdict for each completion; a program that breaks a limit gets `limit`, and no reward.
 
         Raises:
             UserError: no column of tests, or tests in no known form or that cannot be compiled (their place is named).
@@ -260,9 +261,10 @@ def _result(reply: Reply) -> ProgramResult:
 def _verdict(result: ProgramResult, program: str) -> Verdict:
     if result.outcome == "broken":
         return Verdict("error", None, detail=result.detail)
+    judged: Outcome = "right" if result.passed else "limit" if result.outcome in LIMITS else "wrong"
     detail = result.detail if result.outcome in ("passed", "failed") else f"{result.outcome}: {result.detail}"
     answer = "\n".join(line.rstrip() for line in program.splitlines() if line.strip())
-    return Verdict("right" if result.passed else "wrong", float(result.passed), answer, detail)
+    return Verdict(judged, float(result.passed), answer, detail)
 
 
 def _cores() -> int:

@@ -9,8 +9,9 @@ from typing import Any, Literal, Protocol
 
 from fionalm.data.text_tokenizer import Message, Prompt
 
-Outcome = Literal["right", "wrong", "no_answer", "timeout", "error"]
+Outcome = Literal["right", "wrong", "no_answer", "limit", "timeout", "error"]
 DECIDED: tuple[Outcome, ...] = ("right", "wrong", "no_answer")
+"""Outcomes that come again if the same completion is judged again; the others depend on the machine and its load."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class Verdict:
     """The outcome for one completion."""
 
     outcome: Outcome
-    """`no_answer`: nothing to judge was found, so not right; `timeout` and `error`: the verifier's own failures."""
+    """`no_answer`: nothing to judge was found, so not right; `limit`: a program broke its limits of time, memory or
+    output, so not right, though a faster machine might say otherwise; `timeout` and `error`: the verifier's own
+    failures."""
     reward: float | None
-    """1 for right, 0 for wrong and no_answer (a verifier may grade between); None where the verifier failed."""
+    """1 for right, 0 for wrong, no_answer and limit (a verifier may grade between); None where the verifier failed."""
     answer: str | None = None
     """The answer found in the completion, in a form that equal answers share; for majority votes."""
     detail: str = ""
