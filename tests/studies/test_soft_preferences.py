@@ -19,7 +19,7 @@ from fionalm.models import Decoder
 from fionalm.posttraining import Policy, collate, completion_logps, encode_example
 from fionalm.studies import get_study
 from fionalm.studies.soft_preferences import analysis, figures, hh
-from fionalm.studies.soft_preferences.bandit import ACTIONS, BETA, LM_BETA, gradient_scales, make_bandit, train_bandit
+from fionalm.studies.soft_preferences.bandit import ACTIONS, gradient_scales, make_bandit, train_bandit
 from fionalm.studies.soft_preferences.exact import (
     completion_table,
     expectations,
@@ -109,7 +109,7 @@ def test_win_rates() -> None:
 def test_cdpo_finds_its_optimum_in_the_bandit() -> None:
     """Its finite optimum is beta h = logit p, so pi is ref exp(reward / beta), normalised."""
     bandit = make_bandit()
-    expected = (bandit.data.log() + bandit.reward / BETA).softmax(-1)
+    expected = (bandit.data.log() + bandit.reward).softmax(-1)
     torch.testing.assert_close(train_bandit(bandit, "cdpo", 800), expected, rtol=1e-3, atol=1e-5)
     expected = (bandit.data.log() + bandit.reward / 0.5).softmax(-1)
     torch.testing.assert_close(train_bandit(bandit, "cdpo", 800, beta=0.5), expected, rtol=1e-2, atol=1e-5)
@@ -205,17 +205,17 @@ def test_crashed_trainings_do_not_stop_the_analysis(lab: Lab) -> None:
 
 def test_bandit_claims_follow_the_policies() -> None:
     bandit = make_bandit()
-    fitted = (bandit.data.log() + bandit.reward / BETA).softmax(-1)
+    fitted = (bandit.data.log() + bandit.reward).softmax(-1)
     greedy = torch.zeros_like(fitted)
     greedy[bandit.reward.argmax()] = 1.0
 
     def measured(cdpo: torch.Tensor, gdpo: torch.Tensor) -> list[Any]:
-        at_model = {("cdpo", LM_BETA): greedy, ("geometric_dpo", LM_BETA): greedy}
-        return analysis.measure_bandit(bandit, {("cdpo", BETA): cdpo, ("geometric_dpo", BETA): gdpo, **at_model})
+        others = {("cdpo", 0.1): greedy, ("geometric_dpo", 0.1): greedy}
+        entries = analysis.measure_bandit(bandit, {("cdpo", 1.0): cdpo, ("geometric_dpo", 1.0): gdpo, **others})
+        assert all("at beta 0.1" in entry.claim.statistic for entry in entries[:4])
+        return entries[4:]
 
-    good = measured(fitted, greedy)
-    assert {entry.verdict for entry in good} == {"supported"}
-    assert all("At beta 0.1 it is" in entry.detail for entry in good)
+    assert {entry.verdict for entry in measured(fitted, greedy)} == {"supported"}
     sharp = (1e-9 + greedy).log().softmax(-1)
     assert {entry.verdict for entry in measured(sharp, fitted)} == {"contradicted"}
 

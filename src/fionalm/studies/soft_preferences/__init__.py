@@ -21,7 +21,8 @@ def run(config: SoftPreferencesConfig, lab: Lab) -> list[Measured]:
     """Train, measure the claims and draw the figures."""
     from fionalm.errors import UserError
     from fionalm.studies.soft_preferences import analysis, figures
-    from fionalm.studies.soft_preferences.bandit import BETA, LM_BETA, make_bandit, train_bandit
+    from fionalm.studies.soft_preferences.bandit import make_bandit, train_bandit
+    from fionalm.studies.soft_preferences.claims import BETAS
     from fionalm.studies.soft_preferences.hh import run_hh
 
     if config.paper:
@@ -32,7 +33,7 @@ def run(config: SoftPreferencesConfig, lab: Lab) -> list[Measured]:
     bandit = make_bandit()
     policies = {
         (kind, beta): train_bandit(bandit, kind, config.bandit_steps, beta=beta)
-        for beta in (BETA, LM_BETA)
+        for beta in BETAS
         for kind in BANDIT_KINDS
     }
     figures.draw_gradients(lab)

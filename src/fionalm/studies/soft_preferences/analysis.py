@@ -13,8 +13,8 @@ from fionalm.objectives.preference_kinds import PreferenceKind
 from fionalm.report import exact, measure
 from fionalm.report.claims import Measured
 from fionalm.statistics import Interval, bootstrap
-from fionalm.studies.soft_preferences.bandit import BETA, LM_BETA, Bandit, label_distance
-from fionalm.studies.soft_preferences.claims import CLAIMS, OVER
+from fionalm.studies.soft_preferences.bandit import Bandit, label_distance
+from fionalm.studies.soft_preferences.claims import BETAS, CLAIMS, OVER
 from fionalm.studies.soft_preferences.runs import SKEWED, SURE, SoftPreferencesConfig
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -84,11 +84,12 @@ def mean(by_seed: Sequence[float] | np.ndarray) -> Interval:
 
 def measure_bandit(bandit: Bandit, policies: Mapping[tuple[str, float], Any]) -> list[Measured]:
     """Measure the bandit's claims; `policies` are those of `cdpo` and `geometric_dpo`, by (kind, beta)."""
-    at_one = bandit_effects(bandit, {kind: policies[kind, BETA] for kind in ("cdpo", "geometric_dpo")}, BETA)
-    at_model = bandit_effects(bandit, {kind: policies[kind, LM_BETA] for kind in ("cdpo", "geometric_dpo")}, LM_BETA)
     return [
-        measure(BY_ID[name], exact(effect), detail=f"At beta {LM_BETA:g} it is {at_model[name]:.3g}.")
-        for name, effect in at_one.items()
+        measure(BY_ID[f"{name}-beta-{beta:g}"], exact(effect))
+        for beta in BETAS
+        for name, effect in bandit_effects(
+            bandit, {kind: policies[kind, beta] for kind in ("cdpo", "geometric_dpo")}, beta
+        ).items()
     ]
 
 

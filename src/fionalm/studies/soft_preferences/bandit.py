@@ -15,9 +15,6 @@ from torch import Tensor
 from fionalm.objectives import PreferenceKind, preference_loss
 
 ACTIONS, LR = 100, 0.05
-BETA, LM_BETA = 1.0, 0.1
-"""Of the claims, and of the language models, which is reported beside. cDPO's optimum is the reference times
-exp(reward / beta): at 1, with a reward of range 2, it keeps most of the reference's mass; at 0.1 it does not."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def make_bandit() -> Bandit:
     return Bandit(reward, data)
 
 
-def train_bandit(bandit: Bandit, kind: PreferenceKind, steps: int, *, beta: float = BETA) -> Tensor:
+def train_bandit(bandit: Bandit, kind: PreferenceKind, steps: int, *, beta: float = 1.0) -> Tensor:
     """Return the policy [100] that `steps` updates of Adam make of the reference under the exact expected loss."""
     reference = bandit.data.log()
     weights = bandit.data[:, None] * bandit.data[None, :]
@@ -79,13 +76,13 @@ def train_bandit(bandit: Bandit, kind: PreferenceKind, steps: int, *, beta: floa
     return logits.detach().softmax(-1)
 
 
-def implied_preferences(bandit: Bandit, policy: Tensor, beta: float = BETA) -> Tensor:
+def implied_preferences(bandit: Bandit, policy: Tensor, beta: float = 1.0) -> Tensor:
     """Return the policy's own P(a preferred to b) = sigmoid(beta h) [100, 100]."""
     ratio = policy.log() - bandit.data.log()
     return torch.sigmoid(beta * (ratio[:, None] - ratio[None, :]))
 
 
-def label_distance(bandit: Bandit, policy: Tensor, beta: float = BETA) -> float:
+def label_distance(bandit: Bandit, policy: Tensor, beta: float = 1.0) -> float:
     """Return the mean distance of implied preferences from labels, over pairs of the data."""
     weights = bandit.data[:, None] * bandit.data[None, :]
     return float((weights * (implied_preferences(bandit, policy, beta) - bandit.labels).abs()).sum())

@@ -1,8 +1,8 @@
 """Exact distributions of a decoder over the 1,296 completions of letter preferences, and what follows from them.
 
-A row holds a prompt, three letters and, side by side, the six fourth letters, which do not see one another: 216 short
-rows a prompt give every completion's probability, its end included. Whatever else the model may write is one more
-outcome, "malformed", with the lowest reward.
+A row holds a prompt, two letters and, side by side, the six third letters and the 36 fourth ones, each of which sees
+only the letters before it: 36 short rows a prompt give every completion's probability, its end included. Whatever else
+the model may write is one more outcome, "malformed", with the lowest reward.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fionalm.data import TextTokenizer
 from fionalm.data.tasks import COMPLETIONS, LETTERS, WORST_REWARD, letter_rewards
 from fionalm.models import Decoder
 
-PROMPTS_AT_ONCE = 8
+PROMPTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,31 @@ def completion_table(model: Decoder, tokenizer: TextTokenizer, prompts: Sequence
 
 
 def _table(model: Decoder, prompts: Tensor, letters: Tensor, eos_id: int) -> Tensor:
-    count, size = prompts.shape
-    n = len(letters)
-    stems = torch.cartesian_prod(letters, letters, letters)  # [216, 3]
+    (count, size), n = prompts.shape, len(letters)
+    stems = torch.cartesian_prod(letters, letters)  # [36, 2]
+    branches = torch.cat((letters, letters.repeat(n)))  # third letters, then the fourth ones after each
     rows = torch.cat(
         (
             prompts.repeat_interleave(len(stems), dim=0),
             stems.repeat(count, 1),
-            letters.expand(count * len(stems), n),
+            branches.expand(count * len(stems), -1),
         ),
         dim=1,
     )
-    stem_end = size + 3
-    positions = torch.arange(stem_end + n).clamp(max=stem_end)
-    seen = torch.ones(stem_end + n, stem_end + n, dtype=torch.bool).tril()
-    seen[stem_end:, stem_end:] = torch.eye(n, dtype=torch.bool)
+    third, fourth = size + 2, size + 2 + n
+    total = fourth + n * n
+    positions = torch.arange(total).clamp(max=third)
+    positions[fourth:] = third + 1
+    seen = torch.ones(total, total, dtype=torch.bool).tril()
+    seen[third:, third:] = torch.eye(total - third, dtype=torch.bool)
+    seen[fourth:, third:fourth] = torch.eye(n, dtype=torch.bool).repeat_interleave(n, dim=0)
     logits = model(rows, positions=positions.expand(len(rows), -1), mask=seen[None, None]).logits[:, size - 1 :]
-    logps = logits.float().log_softmax(-1).unflatten(0, (count, len(stems)))  # [prompts, 216, 4 + n, vocab]
-    stem_logps = logps[:, :, :3].gather(-1, stems.expand(count, -1, -1).unsqueeze(-1)).sum((-2, -1))
-    last = logps[:, :, 3][..., letters]  # [prompts, 216, n]
-    end = logps[:, :, 4:, eos_id]
-    return (stem_logps.unsqueeze(-1) + last + end).flatten(1).double()
+    logps = logits.float().log_softmax(-1).unflatten(0, (count, len(stems)))  # [prompts, 36, 3 + n + n * n, vocab]
+    first_two = logps[:, :, :2].gather(-1, stems.expand(count, -1, -1).unsqueeze(-1)).sum((-2, -1))
+    third_logps = logps[:, :, 2][..., letters]  # [prompts, 36, n]
+    fourth_logps = logps[:, :, 3 : 3 + n][..., letters]  # [prompts, 36, n, n]
+    end = logps[:, :, 3 + n :, eos_id].unflatten(-1, (n, n))
+    return (first_two[..., None, None] + third_logps.unsqueeze(-1) + fourth_logps + end).flatten(1).double()
 
 
 def expectations(logps: Tensor, reference: Tensor, rewards: Tensor) -> Expectations:

@@ -12,7 +12,7 @@ from fionalm.posttraining.preference_metrics import CONFIDENCE_BINS
 from fionalm.report import Line, Section, Table, lines_with_intervals
 from fionalm.statistics import Interval
 from fionalm.studies.soft_preferences.analysis import NAMES, Results, mean
-from fionalm.studies.soft_preferences.bandit import ACTIONS, BETA, LM_BETA, Bandit, gradient_scales
+from fionalm.studies.soft_preferences.bandit import ACTIONS, Bandit, gradient_scales
 from fionalm.studies.soft_preferences.runs import SKEWED, SURE
 from fionalm.studies.study import Lab
 
@@ -54,14 +54,13 @@ def draw_bandit(bandit: Bandit, policies: Mapping[tuple[str, float], Any], lab: 
     )
     shown = {"data and reference": bandit.data}
     shown |= {f"{NAMES[kind]}, beta {beta:g}": policy for (kind, beta), policy in policies.items()}
-    at_one = [name for name in shown if not name.endswith(f"beta {LM_BETA:g}")]
-    panels = {name: [Line(name, actions, shown[name].tolist())] for name in at_one}
+    panels = {name: [Line(name, actions, policy.tolist())] for name, policy in shown.items()}
     lab.figure(
         lines_with_intervals(panels, x_label="action", y_label="probability", columns=4),
         "bandit",
         "The bandit's policies",
-        f"Most pairs of the data come from a low-reward region. Policies after training on the exact expected loss, "
-        f"beta {BETA:g}; the reference is the data.",
+        "Most pairs of the data come from a low-reward region. Policies after training on the exact expected loss; "
+        "the reference is the data.",
     )
     rows = [
         (
@@ -76,9 +75,9 @@ def draw_bandit(bandit: Bandit, policies: Mapping[tuple[str, float], Any], lab: 
         Section(
             "The bandit",
             "Everything here is exact: the losses are expectations over all pairs of actions. cDPO's optimum is the "
-            "reference times exp(reward / beta), so how much of the data's low-reward mode it keeps depends on beta: "
-            f"the claims are about beta {BETA:g}, and the language models' beta, {LM_BETA:g}, is shown beside. "
-            "DPO and GDPO have no finite optimum, and no claim compares the two here.",
+            "reference times exp(reward / beta), so how much of the data's low-reward mode it keeps depends on "
+            "beta, and with it most of the claims. DPO and GDPO have no finite optimum, and no claim compares the two "
+            "here.",
             [Table(("policy", "expected reward", "mass on low-reward actions", "mode"), rows)],
             ["bandit-reward", "bandit"],
         )

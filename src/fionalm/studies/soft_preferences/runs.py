@@ -15,8 +15,8 @@ from fionalm.training import Workload
 
 SKEWED, STAIRS, SURE = "skewed", "stairs", "sure"
 MODULE = "fionalm.studies.soft_preferences"
-PROMPT_TOKENS, PAIR_TOKENS, ROW_TOKENS = 5, 15, 14
-"""Of a prompt of the task, of a pair in one row, and of a row of the exact evaluation."""
+PAIR_TOKENS, TREE_TOKENS = 15, 36 * 49
+"""Of a pair in one row, and of the rows that give one prompt's exact distribution."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class ModelRun:
             d_model=self.d_model,
             n_layers=self.n_layers,
             n_heads=max(1, self.d_model // 16),
+            d_ff=8 * self.d_model // 3,
             max_seq_len=32,
             norm="rmsnorm",
             mlp="silu_gated",
@@ -130,7 +131,7 @@ def plan(config: SoftPreferencesConfig) -> list[Workload]:
         return paper_workloads()
     works = []
     for run in model_runs(config).values():
-        evaluated = run.test_prompts * 216 * ROW_TOKENS * (run.checkpoints + 1)
+        evaluated = run.test_prompts * TREE_TOKENS * (run.checkpoints + 1)
         trained = run.steps * run.batch_size * PAIR_TOKENS
         works.append(
             Workload(

@@ -25,14 +25,13 @@ from fionalm.posttraining import (
     encode_example,
     encode_pair,
     fit,
-    load_policy,
     pair_logps,
 )
 from fionalm.posttraining.preference_metrics import CONFIDENCE_BINS, CONFIDENCE_EDGES
 from fionalm.studies.soft_preferences.exact import completion_table, expectations, reward_table, win_rates
 from fionalm.studies.soft_preferences.runs import SKEWED, STAIRS, SURE, ModelRun, as_run
 
-BASE_VERSION = 1
+BASE_VERSION = 2
 SURE_FROM = 0.95
 HELD_OUT_PER_PROMPT = 64
 
@@ -41,7 +40,7 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
     """Train as the configuration says and return true reward and distance over training, gaps, and win rates."""
     run = as_run(values)
     folder = base_model(run)
-    policy = load_policy(folder, device="cpu")
+    policy = Policy(Decoder.from_pretrained(folder), character_tokenizer(LETTER_ALPHABET), device="cpu")
     rows = data_set(run, json.loads((folder / "pool.json").read_text()))
     prompts = letter_prompts("test")[: run.test_prompts]
     rewards = reward_table(prompts)
