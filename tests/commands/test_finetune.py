@@ -137,10 +137,17 @@ def test_the_preflight_shows_what_the_model_reads(fiona: Fiona, tiny: Path, sums
     assert "12 rows, 0 to validate" in done.out
     assert "steps      2; about" in done.out
     assert "memory     about" in done.out
+    assert "there is no soft_label" not in done.out
     labels = [json.loads(line)["soft_label"] for line in sums.read_text().splitlines()]
     for low, high in ((0.0, 0.1), (0.6, 0.7), (0.9, 1.01)):
         count = sum(low <= label < high for label in labels)
         assert f"{low:.1f} to {min(high, 1):.1f} {count:>7}" in done.out
+
+
+def test_the_preflight_says_when_there_are_no_soft_labels(fiona: Fiona, tiny: Path, tmp_path: Path) -> None:
+    words = ["--model", tiny, "--data", _written(tmp_path / "d.jsonl", [PAIR]), "--preflight-only"]
+    assert "note: there is no soft_label: every pair" in fiona("finetune", "geometric-dpo", *words).out
+    assert "soft_label" not in fiona("finetune", "dpo", *words).out
 
 
 def test_columns_templates_limits_and_held_out_rows(fiona: Fiona, tiny: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fionalm.posttraining.preflight import Preflight
     from fionalm.verifiers.build import OpenVerifier
 
+HARD_KINDS = ("dpo", "ipo", "ropo")
 HEADLINE = """{sentence}
 
     The same command resumes a run that was stopped, and reads one that is finished. Many processes: torchrun
@@ -206,8 +207,10 @@ def _preference(loss: PreferenceKind, sentence: str) -> Callable[..., None]:
 
         learnt, held_out = rows.read(data, ("prompt", "chosen", "rejected"), ("soft_label",))
         policy = _load(model, settings, rows)
-        steps = settings.total_steps(len(learnt))
-        before = _preflight(policy, learnt, held_out, settings, rows, texts=("chosen", "rejected"), steps=steps)
+        how = {"texts": ("chosen", "rejected"), "steps": settings.total_steps(len(learnt))}
+        if "soft_label" not in learnt[0] and loss not in HARD_KINDS:
+            how["notes"] = [f"there is no soft_label: every pair counts as certain, which makes {loss} its hard kind"]
+        before = _preflight(policy, learnt, held_out, settings, rows, **how)
         if rows.preflight_only:
             return
         ending = Ending(_folder(out), before)

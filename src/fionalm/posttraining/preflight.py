@@ -95,6 +95,7 @@ def preflight(
     max_tokens: int = 0,
     repeats: float | None = None,
     reference: bool = False,
+    notes: Sequence[str] = (),
 ) -> Preflight:
     """Look at all rows, and estimate what the training takes.
 
@@ -109,6 +110,7 @@ def preflight(
         max_tokens: tokens of one of these at most.
         repeats: times that a batch is learnt from; None: 1.
         reference: whether a frozen copy of the model is held beside it.
+        notes: what else should be said.
 
     Raises:
         UserError: a row that cannot be learnt from, such as one longer than the context; it is named.
@@ -147,7 +149,7 @@ def preflight(
     memory = _memory(policy, config, longest, trained / total, draws * batch, reference and policy.lora is None)
     labels = [row["soft_label"] for row in rows] if all("soft_label" in row for row in rows) else None
     available = _available(policy.device)
-    notes = []
+    notes = list(notes)
     if available is not None and memory > available:
         notes.append("that is more than there is: try --lora-rank 8, or fewer --micro-batch-tokens")
     if tokenizer.has_chat_template and isinstance(rows[0]["prompt"], str):
