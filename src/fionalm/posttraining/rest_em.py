@@ -113,7 +113,7 @@ class RestEM:
                 "method": "rest-em",
                 "model": policy.name,
                 "data": fingerprint([*self.problems.rows, None, *self.validation.rows]),
-                "verifier": type(self.verifier.verifier).__name__,
+                "verifier": _name(self.verifier.verifier),
                 **to_plain(config),
             }
             with open_run(self.out, settings, world) as run, ThreadPoolExecutor(1) as executor:
@@ -125,14 +125,14 @@ class RestEM:
         for problems in (self.problems, self.validation):
             if len(problems):
                 self.verifier.check(problems.columns(range(len(problems))))
-            for number, prompt in enumerate(problems.prompts):
+            for number, prompt in enumerate(problems.prompts, 1):
                 length = len(tokenizer.encode_prompt(prompt))
                 if not length or (context is not None and length >= context):
                     raise UserError(
                         f"row {number}: a prompt of {length} tokens: expected at least 1"
                         + (f", and fewer than the model's context of {context}" if context else "")
                     )
-        for number, row in enumerate(self.problems.rows if self.config.human_data else ()):
+        for number, row in enumerate(self.problems.rows if self.config.human_data else (), 1):
             if "completion" not in row:
                 raise UserError(
                     f"human_data was asked for, but row {number} has no 'completion', only {', '.join(row)}: expected "
@@ -149,6 +149,8 @@ class _Running:
         self.weights: dict[int, dict[str, Tensor]] = {0: self.base}
         """Weights by iteration that are in memory."""
         self.seconds: dict[str, float] = defaultdict(float)
+        self.validation_failures = 0
+        """Of the newest validation; answers that the verifier could not judge, which are left out."""
 
     def run(self) -> RestEMResult:
         done = max(self.world.on_main(lambda: [row["step"] for row in self.recorded.rows]), default=-1)
@@ -238,7 +240,7 @@ class _Running:
         for number, (row, prompt, completions) in enumerate(zip(problems.rows, problems.prompts, kept, strict=True)):
             human = [row["completion"]] if self.config.human_data else []
             for completion in (*completions, *human):
-                examples.append(encode_example(tokenizer, prompt, completion, context=context, row=number))
+                examples.append(encode_example(tokenizer, prompt, completion, context=context, row=number + 1))
         return examples
 
     def _validate(self, policy: Policy) -> float:
@@ -252,7 +254,13 @@ class _Running:
         rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
         total = torch.tensor([sum(rewards), float(len(rewards))], dtype=torch.float64, device=world.device)
         reward, count = world.sum(total).tolist()
-        return reward / count if count else 0.0
+        if not count:
+            raise UserError(
+                f"the verifier could judge none of the {len(problems)} answers to validation problems "
+                f"({verdicts[0].detail or verdicts[0].outcome}): expected a verifier that works on them"
+            )
+        self.validation_failures = len(problems) - int(count)
+        return reward / count
 
     def _measured(self, iteration: int, found: Fit | None = None) -> dict[str, Any]:
         """Return what is known of the iteration's policy, which the policy now is."""
@@ -264,6 +272,8 @@ class _Running:
         elif len(self.method.validation):
             with self._timed("validate"):
                 row["validation_reward"] = self._validate(self.policy)
+        if len(self.method.validation):
+            row["validation_failures"] = self.validation_failures
         if self.method.evaluate is not None:
             with self._timed("evaluate"):
                 row |= self.method.evaluate(self.policy, iteration)
@@ -312,6 +322,10 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _name(verifier: Any) -> str:
+    return str(getattr(verifier, "name", None) or getattr(verifier, "__name__", None) or type(verifier).__name__)
 
 
 def _remove_checkpoints(folder: Path) -> None:

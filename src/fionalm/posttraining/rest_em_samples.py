@@ -80,7 +80,7 @@ class Samples:
             path = folder / SAMPLES_FILE
             world.on_main(lambda: _merge_left_over(path))
             store = SampleStore(path)  # whole lines only by now, so that nobody truncates it
-            self.records = {record.key: record for record in store}
+            self.records = {_key(record): record for record in store}
             self._main = store if world.is_main else None
             self._own = store if world.is_main else SampleStore(path.with_name(f"samples-{world.rank}.jsonl"))
 
@@ -88,7 +88,7 @@ class Samples:
         """Keep records, on disk before this returns."""
         if self._own is not None:
             self._own.append(*records)
-        self.records.update({record.key: record for record in records})
+        self.records.update({_key(record): record for record in records})
 
     def share(self, records: Sequence[SampleRecord]) -> None:
         """Give every process the records that each has drawn; all call this."""
@@ -97,7 +97,7 @@ class Samples:
         gathered: list[Any] = [None] * self.world.size
         dist.all_gather_object(gathered, list(records))
         others = [record for rank, part in enumerate(gathered) if rank != self.world.rank for record in part]
-        self.records.update({record.key: record for record in others})
+        self.records.update({_key(record): record for record in others})
         if self._main is not None:
             self._main.append(*others)
         self.world.barrier()
@@ -108,6 +108,10 @@ class Samples:
     def of(self, generation: int, problems: Problems, count: int) -> list[list[SampleRecord]]:
         """Return a generation's samples by problem, in order."""
         return [[self.records[generation, name, sample] for sample in range(count)] for name in problems.ids]
+
+
+def _key(record: SampleRecord) -> tuple[int, str, int]:
+    return record.iteration, record.problem, record.sample  # a run has one temperature
 
 
 def generate(

@@ -66,7 +66,7 @@ class Results:
     def majority(self, arm: str) -> np.ndarray:
         """Return the accuracy of majority votes, [seed]."""
         votes = [self._sampled(arm, seed).get("majority") for seed in range(self.config.seeds)]
-        return np.array([np.nanmean(one) if one else math.nan for one in votes])
+        return np.array([_known_mean(one) if one else math.nan for one in votes])
 
     def _sampled(self, arm: str, seed: int) -> dict[str, Any]:
         return (self.arms.get(("words", arm, seed)) or {}).get("sampled") or {}
@@ -124,6 +124,11 @@ def _measured(
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean())
+
+
+def _known_mean(values: list[float | None]) -> float:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _gains(curves: np.ndarray) -> np.ndarray:

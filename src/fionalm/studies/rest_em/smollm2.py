@@ -41,11 +41,11 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         epochs=1,
         seed=values["seed"],
     )
-    rewards: list[list[float]] = []
+    rewards: list[list[float | None]] = []
     with CachedVerifier(NumberVerifier()) as verifier:
 
         def evaluate(current: Policy, _: int) -> dict[str, Any]:
-            rewards.append([reward or 0.0 for reward in greedy_rewards(current, test, verifier, TOKENS)])
+            rewards.append(greedy_rewards(current, test, verifier, TOKENS))
             return {}
 
         rows = one_digit_rows("train", values["problems"], values["seed"])
@@ -65,11 +65,11 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def one_digit_rows(split: str, count: int, seed: int) -> Rows:
-    """Return conversations that ask for one result each; no problem is in two splits."""
+    """Return conversations that ask for one result each; no problem is in two splits, nor the other way round."""
     every = [
         (first, sign, second)
         for first, sign, second in product(range(1, 10), OPERATIONS, range(1, 10))
-        if split_of(f"{first}{sign}{second}") == split
+        if split_of(_key(first, sign, second)) == split
     ]
     chosen = Random(f"{split}/{seed}").sample(every, count)
     return [
@@ -80,3 +80,9 @@ def one_digit_rows(split: str, count: int, seed: int) -> Rows:
         }
         for first, sign, second in chosen
     ]
+
+
+def _key(first: int, sign: str, second: int) -> str:
+    """Return what is asked: 7 + 8 is 8 + 7."""
+    low, high = (first, second) if sign == "-" else sorted((first, second))
+    return f"{low}{sign}{high}"

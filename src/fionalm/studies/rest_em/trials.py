@@ -13,6 +13,7 @@ from fionalm.posttraining import Policy, RestEM, RestEMConfig, encode_example, f
 from fionalm.posttraining.rest_em import NothingRight
 from fionalm.studies.rest_em.runs import Arm
 from fionalm.studies.rest_em.tasks import (
+    MICRO_BATCH_TOKENS,
     Problems,
     Rows,
     base_policy,
@@ -87,7 +88,8 @@ def _learn_from_humans(arm: Arm, policy: Policy, found: Problems, verifier: Cach
 
     def validate(current: Policy) -> float:
         rewards = greedy_rewards(current, found.validation, verifier, arm.size.max_tokens)
-        return math.fsum(reward or 0.0 for reward in rewards) / len(rewards)
+        judged = [reward for reward in rewards if reward is not None]
+        return math.fsum(judged) / len(judged)
 
     fit(policy, examples, _config(arm).supervised(1), validate=validate, quiet=True)
     return [{}, {**_measure(arm, policy, found, verifier), "kept": len(examples)}]
@@ -116,6 +118,7 @@ def _config(arm: Arm) -> RestEMConfig:
         optimizer=OptimizerConfig(lr=arm.lr, betas=(0.9, 0.98)),
         schedule=ScheduleConfig(name="constant"),
         batch_size=arm.base.batch_size,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
         epochs=arm.epochs,
         patience=1,
         seed=arm.base.seed,
