@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fionalm.posttraining import RewardModel
+from fionalm.posttraining.reward_model import ScalarHead
 from fionalm.sampling import EngineSampler, SamplingParams, read_samples, sample_seed
 
 from ..commands.conftest import Fiona
@@ -52,7 +56,7 @@ def test_samples_of_a_dataset_are_the_engines_in_its_order(
     assert done.code == 0, done.err
     assert done.last_line == f"samples: {OUT.resolve()}"
     found = read_samples(OUT)
-    assert [one.key for one in found] == [(0, f"p{i}", j) for i in range(4) for j in range(3)]
+    assert [one.key for one in found] == [(0, 1.0, f"p{i}", j) for i in range(4) for j in range(3)]
     sampler = EngineSampler(served_model, served_tokenizer)
     params = SamplingParams(n=3, max_tokens=9, top_p=0.9)
     seeds = [[sample_seed(5, f"p{i}", j) for j in range(3)] for i in range(4)]
@@ -87,6 +91,7 @@ def test_samples_are_judged_and_the_best_kept(fiona: Fiona, model_folder: Path, 
     found = read_samples(OUT)
     assert [one.reward for one in found] == [min(one.completion.count("e") / 4, 1.0) for one in found]
     assert f"mean reward {sum(one.reward or 0 for one in found) / 24:.4f}" in judged.out
+    assert "best of 6, picked by the verifier's own rewards, as a perfect selector would: mean reward" in judged.out
     best = read_samples(OUT.with_suffix(".best.jsonl"))
     assert len(best) == 4
     for one in best:
@@ -95,6 +100,60 @@ def test_samples_are_judged_and_the_best_kept(fiona: Fiona, model_folder: Path, 
         assert one.sample == rewards.index(max(rewards))
     assert max(one.reward or 0 for one in best) > 0
     assert fiona("evaluate", OUT, "--out", "evaluation", "--quiet").code == 0
+
+
+def test_several_temperatures_share_a_file_that_co_scaling_reads(
+    fiona: Fiona, model_folder: Path, problems: Path
+) -> None:
+    words = ["sample", model_folder, "--data", problems, "--n", 4, "--max-tokens", 24, "--quiet"]
+    words += ["--verifier", "python:judge.py:share_of_e"]
+    assert fiona(*words, "--temperature", 0.5).code == 0
+    cold = read_samples(OUT)
+    done = fiona(*words, "--temperatures", 1.5, 0.5)
+    assert done.code == 0, done.err
+    both = read_samples(OUT)
+    assert both[:16] == cold and "32 samples of 4 problems" in done.out
+    assert [one.key for one in both] == [(0, t, f"p{i}", j) for t in (0.5, 1.5) for i in range(4) for j in range(4)]
+
+    lines = OUT.read_text().splitlines(keepends=True)
+    OUT.write_text("".join(lines[:20]) + lines[20][:30])  # as a kill leaves it
+    assert fiona(*words, "--temperatures", 0.5, 1.5).code == 0
+    assert [(one.key, one.completion) for one in read_samples(OUT)] == [(one.key, one.completion) for one in both]
+    refused = fiona(*words, "--temperatures", 0.5, 1.0)
+    assert refused.code == 2 and "was drawn with temperature [0.5, 1.5], and [0.5, 1.0] is asked for" in refused.err
+
+    assert fiona("evaluate", OUT, "--co-scaling", "--right", 0.25, "--out", "grid", "--quiet").code == 0
+    (found,) = json.loads(Path("grid/result.json").read_text())["co_scaling"].values()
+    assert found["temperatures"] == [0.5, 1.5] and found["problems"] == 4
+
+
+def test_a_reward_model_scores_picks_and_is_evaluated(
+    fiona: Fiona, model_folder: Path, problems: Path, served_model: Any, served_tokenizer: Any
+) -> None:
+    reward = RewardModel(ScalarHead(copy.deepcopy(served_model), seed=3), served_tokenizer)
+    reward.save("reward")
+    words = ["sample", model_folder, "--data", problems, "--max-tokens", 12, "--quiet"]
+    assert fiona(*words, "--n", 5).code == 0
+    words += ["--best-of", 5, "--verifier", "python:judge.py:share_of_e", "--reward-model", "reward"]
+    done = fiona(*words)
+    assert done.code == 0, done.err
+    found = read_samples(OUT)
+    expected = reward.score([one.prompt for one in found], [one.completion for one in found])
+    assert [one.score for one in found] == pytest.approx(expected, abs=1e-4)
+    assert all(one.reward is not None for one in found)
+    best = read_samples(OUT.with_suffix(".best.jsonl"))
+    groups = [[one for one in found if one.problem == f"p{i}"] for i in range(4)]
+    assert best == [max(group, key=lambda one: one.score or 0) for group in groups]
+    mean = sum(one.reward or 0 for one in best) / 4
+    assert f"best of 5, picked by the reward model's score: mean reward {mean:.4f}" in done.out
+
+    OUT.write_text("".join(json.dumps({**asdict(one), "score": 0.0}) + "\n" for one in found))
+    again = ["evaluate", OUT, "--ks", 5, "--right", 0.25, "--reward-model", "reward", "--out", "o", "--quiet"]
+    assert fiona(*again).code == 0
+    assert [one.score for one in read_samples("o/scored.jsonl")] == pytest.approx(expected, abs=1e-4)
+    (metrics,) = json.loads(Path("o/result.json").read_text())["sets"].values()
+    values = {one["name"]: one["value"][0] for one in metrics["metrics"]}
+    assert values["best-of"] == pytest.approx(mean)
 
 
 def test_templates_and_conversations(fiona: Fiona, model_folder: Path, problems: Path) -> None:
@@ -118,9 +177,12 @@ def test_templates_and_conversations(fiona: Fiona, model_folder: Path, problems:
         (["--data", "problems.jsonl", "--prompt-template", "{questio}"], "did you mean 'question'?"),
         (["--prompt", "a", "--system", "b"], "--system was given without --chat"),
         (["--prompt", "a", "--n", "0"], "n 0"),
-        (["--prompt", "a", "--best-of", "4"], "a --verifier to choose by"),
+        (["--prompt", "a", "--best-of", "4"], "a --reward-model or a --verifier to choose by"),
+        (["--prompt", "a", "--reward-model", "no"], "there is no reward model in no"),
+        (["--prompt", "a", "--temperatures", "1", "1.0"], "--temperatures 1 1: expected different ones"),
+        (["--prompt", "a", "--temperatures", "1", "2", "--temperature", "3"], "no --temperature beside them"),
         (["--prompt", "a", "--verifier", "numbr"], "did you mean 'number'?"),
-        (["--prompt", "a", "--timeout", "3"], "are of --verifier"),
+        (["--prompt", "a", "--verifier-timeout", "3"], "are of --verifier"),
         (["--prompt", "a", "--verifier", "number"], "answer"),
         (["--prompt", "a"], "there is no model at nowhere"),
     ],

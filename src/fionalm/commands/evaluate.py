@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fionalm.commands.options import Positional
+from fionalm.commands.options import Flat, Positional
+from fionalm.commands.verifying import VerifierOptions
 from fionalm.errors import UserError
 
 if TYPE_CHECKING:
+    from fionalm.posttraining import RewardModel
     from fionalm.sampling import SampleRecord
 
-JUDGED_FILE = "samples.jsonl"
+JUDGED_FILE, SCORED_FILE = "samples.jsonl", "scored.jsonl"
 
 
 def evaluate(
     samples: Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="SAMPLES.jsonl...")]],
     ks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K...")] = (),
-    verifier: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    judge: Annotated[VerifierOptions, Flat] = VerifierOptions(),  # noqa: B008 (frozen)
     again: bool = False,
-    timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None,
-    unsafe_execution: bool = False,
     co_scaling: bool = False,
     right: Annotated[float, tyro.conf.arg(metavar="REWARD")] = 1.0,
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
@@ -37,16 +37,13 @@ def evaluate(
     out, never taken for wrong.
 
     For example: fiona evaluate runs/samples/samples.jsonl --ks 1 4 16
-    Judged later or anew: fiona evaluate samples.jsonl --verifier number
+    Judged later or anew: fiona evaluate samples.jsonl --verifier number --reward-model runs/reward
 
     Args:
         samples: one or more samples files.
         ks: samples at inference; default: powers of two up to the most that a problem has.
-        verifier: judges samples that have no reward: math, number, exact, code or python:path.py:function; it reads the
-            gold columns that were stored with the samples.
+        judge: what judges samples that have no reward; it reads the gold columns that were stored with the samples.
         again: with --verifier, judge the others too.
-        timeout: seconds that the verifier has for a sample; default: its own.
-        unsafe_execution: run programs without a sandbox.
         co_scaling: also pass@N over temperatures, its fit, and the best temperature for each N: over those of each
             file, or over all files where each has one.
         right: least reward of a right sample.
@@ -60,17 +57,17 @@ def evaluate(
 
     if not samples:
         raise UserError("no samples file was given: expected one or more, as fiona sample writes")
-    if verifier is None and (again or timeout is not None or unsafe_execution):
-        raise UserError("--again, --timeout and --unsafe-execution are of --verifier: expected one beside them")
+    if judge.verifier is None and again:
+        raise UserError("--again is of --verifier: expected one beside it")
     files = {_name(path, samples): read_samples(path) for path in samples}
     if empty := [name for name, records in files.items() if not records]:
         raise UserError(f"{empty[0]} holds no samples: expected one JSON object a line, as fiona sample writes")
-    judge = None if verifier is None else _verifier(verifier, timeout, unsafe_execution)
     settings: dict[str, Any] = {
         "samples": [str(path.resolve()) for path in samples],
-        "verifier": verifier,
+        "verifier": judge.verifier,
+        "reward_model": judge.reward_model,
         "again": again,
-        "timeout": timeout,
+        "timeout": judge.verifier_timeout,
         "right": right,
         "seed": seed,
         "ks": list(ks),
@@ -78,17 +75,17 @@ def evaluate(
     }
     folder = out or Path("runs") / f"evaluate-{_name(samples[0], samples[:1]).split('/')[0]}"
     options: dict[str, Any] = {"right": right, "seed": seed}
-    try:
+    with judge.open() as verifier:
+        selector = judge.selector()
         with diagnosis(folder, f"Evaluation of {', '.join(files)}", settings) as opened:
-            if judge is not None:
-                files = _judged(files, judge, folder, again=again, quiet=quiet)
+            if selector is not None:
+                files = _scored(files, selector, folder, quiet=quiet)
+            if verifier is not None:
+                files = _judged(files, verifier, folder, again=again, quiet=quiet)
             result, charts, sections = metrics_report(_sets(files), ks, options)
             if co_scaling:
                 co_scaling_report(files, ks, options, result, charts, sections)
             opened.finish(result, charts, sections)
-    finally:
-        if judge is not None:
-            judge.close()
 
 
 def _name(path: Path, among: Sequence[Path]) -> str:
@@ -99,13 +96,6 @@ def _name(path: Path, among: Sequence[Path]) -> str:
         if all(other[-length:] != parts[-length:] for other in others):
             return "/".join(parts[-length:])
     return str(path)
-
-
-def _verifier(name: str, timeout: float | None, unsafe_execution: bool) -> Any:
-    from fionalm.verifiers import make_verifier
-
-    given: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-    return make_verifier(name, **given, **({"unsafe_execution": True} if unsafe_execution else {}))
 
 
 def _judged(
@@ -119,6 +109,19 @@ def _judged(
         store = SampleStore(folder / (JUDGED_FILE if len(files) == 1 else f"samples-{number}.jsonl"))
         judged[name] = judge_samples(records, verifier, store, again=again, quiet=quiet)
     return judged
+
+
+def _scored(
+    files: Mapping[str, list[SampleRecord]], selector: RewardModel, folder: Path, *, quiet: bool
+) -> dict[str, list[SampleRecord]]:
+    from fionalm.evaluation import score_samples
+    from fionalm.sampling import SampleStore
+
+    scored = {}
+    for number, (name, records) in enumerate(files.items()):
+        store = SampleStore(folder / (SCORED_FILE if len(files) == 1 else f"scored-{number}.jsonl"))
+        scored[name] = score_samples(records, selector, store, quiet=quiet)
+    return scored
 
 
 def _sets(files: Mapping[str, list[SampleRecord]]) -> dict[str, list[SampleRecord]]:

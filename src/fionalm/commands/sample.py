@@ -14,6 +14,7 @@ import tyro
 
 from fionalm.commands.options import Flat, Positional
 from fionalm.commands.problems import ProblemOptions, unescaped
+from fionalm.commands.verifying import VerifierOptions, check_answers
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_text
 from fionalm.sampling.endpoint_config import EndpointConfig
@@ -25,20 +26,6 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("runs/samples/samples.jsonl")
 SHOWN_PROBLEMS, SHOWN_SAMPLES, SHOWN_CHARACTERS = 3, 2, 500
-
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """How samples are judged."""
-
-    verifier: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Judges each sample: math, number, exact, code or python:path.py:function. None: nothing is judged."""
-    timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
-    """Seconds that the verifier has for a sample. None: its own."""
-    unsafe_execution: bool = False
-    """Run programs without a sandbox."""
-    best_of: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Draw this many of each prompt and keep the one with the highest reward, in a second file."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,9 @@ def sample(
     quiet: bool = False,
     problems: Annotated[ProblemOptions, Flat] = ProblemOptions(),  # noqa: B008 (frozen)
     params: Annotated[SamplingParams, Flat] = SamplingParams(),  # noqa: B008 (frozen)
-    judge: Annotated[JudgeOptions, Flat] = JudgeOptions(),
+    temperatures: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T...")] = (),
+    judge: Annotated[VerifierOptions, Flat] = VerifierOptions(),  # noqa: B008 (frozen)
+    best_of: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     engine: Annotated[EngineOptions, Flat] = EngineOptions(),
     endpoint: EndpointConfig = EndpointConfig(),  # noqa: B008 (frozen)
 ) -> None:
@@ -78,39 +67,43 @@ def sample(
         quiet: show no progress.
         problems: what is to be answered.
         params: how completions are drawn.
+        temperatures: several in place of --temperature, each with --n samples in the same file, as fiona evaluate
+            --co-scaling reads it.
         judge: how they are judged.
+        best_of: draw this many of each prompt and keep one in a second file: the one that --reward-model scores
+            highest, or, without one, that --verifier rewards most, which is what a perfect selector would reach.
         engine: how a model is computed here.
         endpoint: how an endpoint is asked; its key is read from FIONA_API_KEY.
     """
     from fionalm.sampling import BudgetSpentError, SampleStore
 
-    if judge.best_of is not None:
-        if judge.verifier is None or params.n not in (1, judge.best_of) or judge.best_of < 1:
-            raise UserError(
-                f"--best-of {judge.best_of}: expected at least 1, a --verifier to choose by, and no other --n"
-            )
-        params = replace(params, n=judge.best_of)
-    params = replace(params, stop=tuple(map(unescaped, params.stop)))
+    each = _each_temperature(params, temperatures, judge, best_of)
     wanted = problems.read()
     path = out or (None if problems.data is None else DEFAULT_OUT)
     with ExitStack() as stack:
-        verifier = _verifier(judge, wanted, stack)
+        verifier = stack.enter_context(judge.open())
+        check_answers(verifier, [problem.columns for problem in wanted])
+        selector = judge.selector(engine.device)
         place = path or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "samples.jsonl"
-        _check_settings(place, model, problems.chat, params, judge.verifier)
+        _check_settings(place, model, problems.chat, each, judge)
         store, spent = SampleStore(place), None
         try:
-            _draw(model, wanted, params, store, engine, endpoint, quiet=quiet)
+            _draw(model, wanted, each, store, engine, endpoint, quiet=quiet)
         except BudgetSpentError as error:
             spent = error
-        records = _selected(store, wanted, params)
+        records = _selected(store, wanted, each)
+        if selector is not None:
+            from fionalm.evaluation import score_samples
+
+            records = score_samples(records, selector, store, quiet=quiet)
         if verifier is not None:
             from fionalm.evaluation import judge_samples
 
             records = judge_samples(records, verifier, store, quiet=quiet)
         store.rewrite([problem.id for problem in wanted])
-        _show(wanted, records, judge.best_of is not None, everything=path is None)
-        _summarise(wanted, records, params, path)
-        if judge.best_of is not None:
+        _show(wanted, records, best_of is not None, everything=path is None)
+        _summarise(wanted, records, len(wanted) * sum(one.n for one in each))
+        if best_of is not None:
             _keep_best(wanted, records, path)
     if path is not None:
         print(f"samples: {path.resolve()}")
@@ -121,7 +114,7 @@ def sample(
 def _draw(
     model: str,
     problems: Sequence[Problem],
-    params: SamplingParams,
+    each: Sequence[SamplingParams],
     store: SampleStore,
     engine: EngineOptions,
     endpoint: EndpointConfig,
@@ -131,17 +124,20 @@ def _draw(
     from fionalm.sampling import EndpointSampler, make_sampler
     from fionalm.sampling.drawing import draw_samples
 
-    if len(_selected(store, problems, params)) == len(problems) * params.n:
+    total = len(problems) * sum(params.n for params in each)
+    if len(_selected(store, problems, each)) == total:
         return  # whatever is missing, it is no sample: the model need not be loaded
     options: dict[str, Any] = asdict(engine)
     sampler: Sampler = make_sampler(model, endpoint=endpoint, **options)
     asked = isinstance(sampler, EndpointSampler)
     try:
-        draw_samples(sampler, problems, params, store, whole=asked and endpoint.samples_per_request != 1, quiet=quiet)
+        for params in each:
+            whole = asked and endpoint.samples_per_request != 1
+            draw_samples(sampler, problems, params, store, whole=whole, quiet=quiet)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{len(_selected(store, problems, params))} of {len(problems) * params.n} samples are in {store.path}: the "
-            "same command goes on from there"
+            f"{len(_selected(store, problems, each))} of {total} samples are in {store.path}: the same command goes on "
+            "from there"
         ) from None
     finally:
         if asked and (sampler.usage.requests or sampler.usage.cached):
@@ -153,29 +149,37 @@ def _draw(
             )
 
 
-def _verifier(judge: JudgeOptions, problems: Sequence[Problem], stack: ExitStack) -> Any:
-    """Return the verifier, or None; what it cannot judge is found before anything is drawn."""
-    if judge.verifier is None:
-        if judge.timeout is not None or judge.unsafe_execution:
-            raise UserError("--timeout and --unsafe-execution are of --verifier: expected one beside them")
-        return None
-    from fionalm.verifiers import make_verifier
+def _each_temperature(
+    params: SamplingParams, temperatures: Sequence[float], judge: VerifierOptions, best_of: int | None
+) -> list[SamplingParams]:
+    """Return how to draw, at each temperature."""
+    if best_of is not None:
+        if judge.verifier is None and judge.reward_model is None:
+            raise UserError(f"--best-of {best_of}: expected a --reward-model or a --verifier to choose by")
+        if params.n not in (1, best_of) or best_of < 1 or temperatures:
+            raise UserError(f"--best-of {best_of}: expected at least 1, no other --n, and one temperature")
+        params = replace(params, n=best_of)
+    params = replace(params, stop=tuple(map(unescaped, params.stop)))
+    if not temperatures:
+        return [params]
+    if params.temperature != SamplingParams.temperature or len(set(temperatures)) < len(temperatures):
+        raise UserError(
+            f"--temperatures {' '.join(f'{one:g}' for one in temperatures)}: expected different ones, and no "
+            "--temperature beside them"
+        )
+    return [replace(params, temperature=one) for one in sorted(temperatures)]
 
-    given: dict[str, Any] = {} if judge.timeout is None else {"timeout": judge.timeout}
-    given |= {"unsafe_execution": True} if judge.unsafe_execution else {}
-    verifier = stack.enter_context(make_verifier(judge.verifier, **given))
-    check = getattr(verifier, "check", None)
-    if check is not None:
-        names = dict.fromkeys(name for problem in problems for name in problem.columns)
-        check({name: [problem.columns.get(name) for problem in problems] for name in names})
-    return verifier
 
-
-def _check_settings(path: Path, model: str, chat: bool, params: SamplingParams, verifier: str | None) -> None:
-    """Refuse a samples file of other settings; more samples, and a verifier where there was none, may be asked for."""
+def _check_settings(path: Path, model: str, chat: bool, each: Sequence[SamplingParams], judge: VerifierOptions) -> None:
+    """Refuse a samples file of other settings; more samples and temperatures, and a judge where none was, are right."""
     local = Path(model).expanduser()
-    settings = {"model": str(local.resolve()) if local.exists() else model, "chat": chat, **asdict(params)}
-    settings = json.loads(json.dumps({**settings, "n": None, "verifier": verifier}))
+    settings = {"model": str(local.resolve()) if local.exists() else model, "chat": chat, **asdict(each[0])}
+    settings |= {"n": None, "verifier": judge.verifier, "reward_model": judge.reward_model}
+    if judge.reward_model is not None:
+        settings["reward_model"] = str(Path(judge.reward_model).expanduser().resolve())
+    if len(each) > 1:
+        settings["temperature"] = [params.temperature for params in each]
+    settings = json.loads(json.dumps(settings))
     place = path.with_suffix(".config.json")
     if path.exists() and place.exists():
         try:
@@ -184,8 +188,11 @@ def _check_settings(path: Path, model: str, chat: bool, params: SamplingParams, 
             raise UserError(
                 f"{place} is damaged ({error}): expected the settings of {path}, or another --out"
             ) from error
-        if verifier is None or before.get("verifier") is None:
-            before["verifier"] = settings["verifier"] = verifier or before.get("verifier")
+        for name in ("verifier", "reward_model"):
+            if settings[name] is None or before.get(name) is None:
+                before[name] = settings[name] = settings[name] or before.get(name)
+        if _listed(before.get("temperature")) <= _listed(settings["temperature"]):
+            before["temperature"] = settings["temperature"]
         for name in settings:
             if before.get(name) != settings[name]:
                 raise UserError(
@@ -195,10 +202,14 @@ def _check_settings(path: Path, model: str, chat: bool, params: SamplingParams, 
     atomic_write_text(place, json.dumps(settings, indent=2) + "\n")
 
 
-def _selected(store: SampleStore, problems: Sequence[Problem], params: SamplingParams) -> list[SampleRecord]:
+def _listed(temperature: Any) -> set[float]:
+    return set(temperature) if isinstance(temperature, list) else {temperature}
+
+
+def _selected(store: SampleStore, problems: Sequence[Problem], each: Sequence[SamplingParams]) -> list[SampleRecord]:
     """Return the samples asked for, of those that are there."""
-    keys = ((problem.id, number) for problem in problems for number in range(params.n))
-    return [record for name, number in keys if (record := store.get(0, name, number)) is not None]
+    keys = ((one.temperature, problem.id, i) for one in each for problem in problems for i in range(one.n))
+    return [record for key in keys if (record := store.get(0, *key)) is not None]
 
 
 def _show(problems: Sequence[Problem], records: Sequence[SampleRecord], best: bool, *, everything: bool) -> None:
@@ -216,18 +227,17 @@ def _show(problems: Sequence[Problem], records: Sequence[SampleRecord], best: bo
         for record in samples:
             judged = "" if record.outcome is None else f", {record.outcome}"
             judged += "" if record.answer is None else f" ({record.answer})"
+            judged += "" if record.score is None else f", score {record.score:.3f}"
             print(f"[sample {record.sample}{judged}] {_short(record.completion, cut(record.completion))}")
     if len(problems) > len(shown):
         print(f"--- and {len(problems) - len(shown):,} more problems")
 
 
-def _summarise(
-    problems: Sequence[Problem], records: Sequence[SampleRecord], params: SamplingParams, path: Path | None
-) -> None:
+def _summarise(problems: Sequence[Problem], records: Sequence[SampleRecord], total: int) -> None:
     from collections import Counter
 
     cut = sum(record.finish_reason == "length" for record in records)
-    missing = len(problems) * params.n - len(records)
+    missing = total - len(records)
     line = f"{len(records):,} samples of {len(problems):,} problems, {cut:,} of them cut at the length limit"
     print(line + (f"; {missing:,} are not drawn yet" if missing else ""))
     outcomes = Counter(record.outcome for record in records if record.outcome is not None)
@@ -245,9 +255,12 @@ def _keep_best(problems: Sequence[Problem], records: Sequence[SampleRecord], pat
     for record in records:
         by_problem[record.problem].append(record)
     best = [chosen for samples in by_problem.values() for chosen in _best(samples)[:1]]
-    rewards = [record.reward or 0.0 for record in best]
-    if rewards:
-        print(f"best of {max(map(len, by_problem.values()))}: mean reward {sum(rewards) / len(rewards):.4f}")
+    scored = any(record.score is not None for record in best)
+    by = "by the reward model's score" if scored else "by the verifier's own rewards, as a perfect selector would"
+    rewards = [record.reward for record in best if record.reward is not None]
+    mean = f"mean reward {sum(rewards) / len(rewards):.4f}" if rewards else "no rewards, as there was no --verifier"
+    if best:
+        print(f"best of {max(map(len, by_problem.values()))}, picked {by}: {mean}")
     if path is not None:
         place = path.with_suffix(".best.jsonl")
         write_samples(place, best)
@@ -255,9 +268,11 @@ def _keep_best(problems: Sequence[Problem], records: Sequence[SampleRecord], pat
 
 
 def _best(samples: Iterable[SampleRecord]) -> list[SampleRecord]:
-    """Return judged samples, the highest reward first, of equal ones the first drawn."""
-    judged = [record for record in samples if record.reward is not None]
-    return sorted(judged, key=lambda record: (-(record.reward or 0.0), record.sample))
+    """Return samples by score, or by reward where none has one; the highest first, of equal ones the first drawn."""
+    samples = list(samples)
+    name = "score" if any(record.score is not None for record in samples) else "reward"
+    known = [(getattr(record, name), record) for record in samples if getattr(record, name) is not None]
+    return [record for _, record in sorted(known, key=lambda pair: (-pair[0], pair[1].sample))]
 
 
 def _short(text: str, most: int = SHOWN_CHARACTERS) -> str:

@@ -4,6 +4,7 @@ from .at_k import pass_at_k as pass_at_k
 from .co_scaling import CoScaling as CoScaling
 from .co_scaling import co_scaling as co_scaling
 from .judging import judge_samples as judge_samples
+from .judging import score_samples as score_samples
 from .metrics import Evaluation as Evaluation
 from .metrics import Metric as Metric
 from .metrics import evaluate_samples as evaluate_samples

@@ -86,7 +86,7 @@ def co_scaling(
     if len(temperatures) < 2:
         raise UserError(
             f"judged samples at {len(temperatures)} temperatures: expected two or more in one file, as from fiona "
-            "sample with several values after --temperature"
+            "sample --temperatures 0.6 0.8 1.0"
         )
     shared = [name for name in counts[temperatures[0]] if all(name in counts[one] for one in temperatures)]
     if not shared:

@@ -1,17 +1,18 @@
-"""Judging samples that were stored without a verdict, or again by another verifier; resumed after a kill."""
+"""Judging samples that were stored without a verdict, or again by another verifier; scoring them; both resumable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from fionalm.data.text_tokenizer import Prompt
 from fionalm.progress import progress
-from fionalm.sampling.records import SampleRecord, SampleStore, read_samples
+from fionalm.sampling.records import SampleRecord, SampleStore
 from fionalm.verifiers.asking import judged
 from fionalm.verifiers.types import Verifier
 
-CHUNK = 256
-"""Samples judged between two writes: a kill loses at most so many."""
+CHUNK, SCORED = 256, 64
+"""Samples judged and scored between two writes: a kill loses at most so many."""
 
 
 def judge_samples(
@@ -33,11 +34,9 @@ def judge_samples(
     """
     found = list(records)
     waiting = []
-    stored = read_samples(store.path) if store.path.exists() else []
-    verdicts = {(*one.key, one.temperature): one for one in stored if one.outcome is not None}
     for index, record in enumerate(found):
-        known = verdicts.get((*record.key, record.temperature))
-        if known is not None and known.completion == record.completion:
+        known = store.get(*record.key)
+        if known is not None and known.outcome is not None and known.completion == record.completion:
             found[index] = known
         elif again or record.reward is None:
             waiting.append(index)
@@ -48,6 +47,40 @@ def judge_samples(
             store.append(*fresh)
             for index, record in zip(chunk, fresh, strict=True):
                 found[index] = record
+            bar.advance(len(chunk))
+    return found
+
+
+def score_samples(
+    records: Iterable[SampleRecord],
+    selector: Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]],
+    store: SampleStore,
+    *,
+    quiet: bool = False,
+) -> list[SampleRecord]:
+    """Return the samples with scores of a selecting verifier, for best-of-k.
+
+    Args:
+        records: samples; scores that they have already are of another selector.
+        selector: scores completions of prompts, such as a `RewardModel`; larger is better.
+        store: gets each new score; what it holds of the same completion already is taken from it.
+        quiet: show no progress.
+    """
+    found = list(records)
+    waiting = []
+    for index, record in enumerate(found):
+        known = store.get(*record.key)
+        if known is not None and known.score is not None and known.completion == record.completion:
+            found[index] = replace(record, score=known.score)
+        else:
+            waiting.append(index)
+    with progress(len(waiting), "scoring", "samples", quiet=quiet or not waiting) as bar:
+        for start in range(0, len(waiting), SCORED):
+            chunk = waiting[start : start + SCORED]
+            scores = selector([found[index].prompt for index in chunk], [found[index].completion for index in chunk])
+            for index, score in zip(chunk, scores, strict=True):
+                found[index] = replace(found[index], score=float(score))
+            store.append(*(found[index] for index in chunk))
             bar.advance(len(chunk))
     return found
 

@@ -50,10 +50,10 @@ def draw_samples(
     whole: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Draw `params.n` samples of each problem into `store`, less those that it has.
+    """Draw `params.n` samples of each problem into `store`, less those that it has at this temperature.
 
     A sample's seed comes from `params.seed`, the problem's id and the sample's number, so what is drawn does not depend
-    on what was there before.
+    on what was there before, and several temperatures can have one file.
 
     Args:
         sampler: draws.
@@ -68,7 +68,7 @@ def draw_samples(
     Raises:
         UserError: the store has a problem with another prompt, or what the sampler raises; what was drawn is kept.
     """
-    missing = {problem.id: _missing(problem, params.n, store, iteration) for problem in problems}
+    missing = {problem.id: _missing(problem, params, store, iteration) for problem in problems}
     if whole:
         missing = {name: list(range(params.n)) if numbers else [] for name, numbers in missing.items()}
     for count in sorted(set(map(len, missing.values())) - {0}, reverse=True):
@@ -77,7 +77,7 @@ def draw_samples(
 
         def keep(row: int, place: int, completion: Completion, group: Any = group, numbers: Any = numbers) -> None:
             problem, sample = group[row], numbers[row][place]
-            if store.get(iteration, problem.id, sample) is None:
+            if store.get(iteration, params.temperature, problem.id, sample) is None:
                 store.append(_record(problem, sample, completion, params, iteration))
 
         seeds = [
@@ -88,8 +88,8 @@ def draw_samples(
         sampler.sample(prompts, replace(params, n=count), seeds=seeds, on_completion=keep, quiet=quiet)
 
 
-def _missing(problem: Problem, n: int, store: SampleStore, iteration: int) -> list[int]:
-    there = [store.get(iteration, problem.id, sample) for sample in range(n)]
+def _missing(problem: Problem, params: SamplingParams, store: SampleStore, iteration: int) -> list[int]:
+    there = [store.get(iteration, params.temperature, problem.id, sample) for sample in range(params.n)]
     for record in there:
         if record is not None and record.prompt != problem.prompt:
             raise UserError(

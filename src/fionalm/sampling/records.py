@@ -18,7 +18,7 @@ from fionalm.paths import atomic_write_text, write_error
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One sample of one problem; its key is (iteration, problem, sample)."""
+    """One sample of one problem; its key is (iteration, temperature, problem, sample)."""
 
     problem: str
     """The problem's id: the dataset's `id`, or its row number."""
@@ -46,9 +46,9 @@ class SampleRecord:
     """The problem's other columns, such as its gold answer."""
 
     @property
-    def key(self) -> tuple[int, str, int]:
+    def key(self) -> tuple[int, float, str, int]:
         """What makes the sample unique in its file."""
-        return self.iteration, self.problem, self.sample
+        return self.iteration, self.temperature, self.problem, self.sample
 
 
 class SampleStore:
@@ -59,7 +59,7 @@ class SampleStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._records: dict[tuple[int, str, int], SampleRecord] = {}
+        self._records: dict[tuple[int, float, str, int], SampleRecord] = {}
         if self.path.exists():
             whole = _drop_torn_line(self.path)
             for record in _parse(self.path, whole):
@@ -82,7 +82,7 @@ class SampleStore:
             self._records[record.key] = record
 
     def rewrite(self, order: Sequence[str]) -> None:
-        """Write the file anew, each sample once, by iteration, by `order` of the problems, and by number.
+        """Write the file anew, each sample once: by iteration, temperature, `order` of the problems, and number.
 
         So a run that was killed and resumed leaves the same file as one that was not. Problems that `order` does not
         name come last.
@@ -92,13 +92,13 @@ class SampleStore:
         """
         place = {problem: index for index, problem in enumerate(order)}
         last = len(place)
-        records = sorted(self, key=lambda one: (one.iteration, place.get(one.problem, last), one.problem, one.sample))
+        records = sorted(self, key=lambda one: (*one.key[:2], place.get(one.problem, last), one.problem, one.sample))
         write_samples(self.path, records)
         self._records = {record.key: record for record in records}
 
-    def get(self, iteration: int, problem: str, sample: int) -> SampleRecord | None:
+    def get(self, iteration: int, temperature: float, problem: str, sample: int) -> SampleRecord | None:
         """Return a sample, or None."""
-        return self._records.get((iteration, problem, sample))
+        return self._records.get((iteration, temperature, problem, sample))
 
     def of(self, iteration: int) -> list[SampleRecord]:
         """Return an iteration's samples by problem and sample number, in order of first appearance."""
@@ -114,8 +114,6 @@ class SampleStore:
 def read_samples(path: str | Path) -> list[SampleRecord]:
     """Read a samples file.
 
-    Samples that differ in temperature alone are all kept, so files of several temperatures can be joined.
-
     Raises:
         UserError: no such file, or a line that is no sample (file and line are named).
     """
@@ -124,7 +122,7 @@ def read_samples(path: str | Path) -> list[SampleRecord]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; expected a samples file of `fiona sample`") from error
-    return list({(*record.key, record.temperature): record for record in _parse(path, text)}.values())
+    return list({record.key: record for record in _parse(path, text)}.values())
 
 
 def _lines(records: Iterable[SampleRecord]) -> str:
