@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fionalm.data.tasks.number_chains import chain_problems, chain_reaches
 from fionalm.report import Measured
 from fionalm.studies.best_of_n import STUDY, analysis, figures
 from fionalm.studies.best_of_n.base_models import folder_of, prepared
+from fionalm.studies.best_of_n.chains import labelled_chains, problem_rows
 from fionalm.studies.best_of_n.real import arithmetic_rows, begins_with_answer
 from fionalm.studies.best_of_n.results import Results
 from fionalm.studies.best_of_n.runs import BASE, BestOfNStudyConfig, preset, training_trials
@@ -62,6 +64,7 @@ def make_results(*, paper: bool) -> Results:
                 "entropy": 5.0,
                 "distinct_right": 2.0,
                 "weighted_pass_rate": 0.5 - sign * 0.3 * (n > 1) + 0.01 * seed,
+                "weighted_pass_rate_of_reinforce": 0.5,
             }
             by_key[method, n, seed] = {
                 "right": binomial(rates, CONFIG.test_samples, 100 + seed),
@@ -120,6 +123,8 @@ def test_crashed_trials_leave_a_report(tmp_path: Path) -> None:
     assert {found[name] for name in ("bon-rlb-p-over-base", "bon-rlb-p-over-rl", "bon-rl-s-over-base")} == {
         "inconclusive"
     }
+    temperatures = verdicts(analysis.temperatures(broken))
+    assert set(temperatures.values()) == {"inconclusive"}
     assert len(list((tmp_path / "figures").glob("*.svg"))) == 7 and len(lab.sections) == 3
 
 
@@ -132,9 +137,22 @@ def test_every_scale_is_planned_and_trains_what_the_claims_need() -> None:
         assert len(STUDY.plan(config)) == config.seeds * (1 + len(list(config.arms()))) + (3 if config.real else 0)
 
 
+def test_labelled_chains_are_labelled_right_and_come_from_their_split_alone() -> None:
+    values = {"seed": 0, "n_digits": 3}
+    rows = labelled_chains("validation", values)
+    assert all(chain_reaches(row["prompt"], row["completion"]) is row["label"] for row in rows)
+    assert 0.25 < np.mean([row["label"] for row in rows]) < 0.5
+    prompts = {problem.prompt for problem in chain_problems("validation", 3)}
+    assert {row["prompt"] for row in rows} == prompts
+    assert not {row["prompt"] for row in problem_rows("train", values)} & prompts
+
+
 def test_arithmetic_splits_share_nothing_and_its_verifier_reads_the_first_number() -> None:
     learnt, held_out = arithmetic_rows()
-    assert len(learnt) + len(held_out) == 300 and not {r["id"] for r in learnt} & {r["id"] for r in held_out}
+    twins = [
+        {frozenset(row["id"]) if "-" not in row["id"] else row["id"] for row in part} for part in (learnt, held_out)
+    ]
+    assert len(learnt) + len(held_out) == 300 and not twins[0] & twins[1]
     texts = [" 15\n", "15 apples", "5", "150", "", "the answer is 15", "-15"]
     assert begins_with_answer([""] * 7, texts, ["15"] * 7) == [1, 1, 0, 0, 0, 0, 0]
 

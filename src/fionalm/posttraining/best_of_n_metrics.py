@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from fionalm.evaluation import best_of_k, pass_at_k
+from fionalm.objectives import group_advantages
 from fionalm.posttraining.best_of_n_weights import SampleWeights
-from fionalm.posttraining.rollouts import Group
+from fionalm.posttraining.rollouts import Group, reward_table
 
 PASS_RATE_BINS = 8
 """Of the weights by their prompt's pass rate: [0, 1/8), ..., [7/8, 1]."""
@@ -53,20 +54,25 @@ def group_metrics(groups: Sequence[Group], n: int) -> dict[str, float]:
 def weight_metrics(weights: SampleWeights, groups: Sequence[Group]) -> dict[str, Any]:
     """Return how the weights are spread: over samples, and over prompts by how often they are solved.
 
-    `weighted_pass_rate` is the mean pass rate of the prompts, each counted by the sum of its absolute weights.
+    `weighted_pass_rate` is the mean pass rate of the prompts, each counted by the sum of its absolute weights, and
+    `weighted_pass_rate_of_reinforce` what it would be with REINFORCE's weights of the same samples. Prompts of which no
+    sample could be judged are left out.
     """
-    sizes = weights.values.abs().sum(-1)  # [prompts]
-    rates = torch.tensor([sum(group.right) / max(group.judged, 1) for group in groups], dtype=sizes.dtype)
+    every = weights.values.abs().sum(-1)  # [prompts]
+    known = [index for index, group in enumerate(groups) if group.judged]
+    sizes = every[known]
+    rates = torch.tensor([sum(groups[index].right) / groups[index].judged for index in known], dtype=sizes.dtype)
+    plain = group_advantages(reward_table(groups), "rloo").abs().sum(-1).to(every)[known]
     places = (rates * PASS_RATE_BINS).long().clamp(max=PASS_RATE_BINS - 1)
     by_rate = torch.zeros(PASS_RATE_BINS, dtype=sizes.dtype).index_add_(0, places, sizes)
     prompts = torch.bincount(places, minlength=PASS_RATE_BINS)
-    total = float(sizes.sum())
     return {
         "weight_clip_rate": weights.clipped / weights.values.numel(),
         "samples_with_weight": float((weights.values != 0).double().mean()),
-        "prompts_with_weight": float((sizes > 0).double().mean()),
-        "pass_rate": float(rates.mean()),
-        "weighted_pass_rate": float((sizes * rates).sum()) / total if total else math.nan,
+        "prompts_with_weight": float((every > 0).double().mean()),
+        "pass_rate": float(rates.mean()) if known else math.nan,
+        "weighted_pass_rate": _weighted(rates, sizes),
+        "weighted_pass_rate_of_reinforce": _weighted(rates, plain),
         "weight_by_pass_rate": by_rate.tolist(),
         "prompts_by_pass_rate": prompts.tolist(),
     }
@@ -83,6 +89,11 @@ def peak_memory_mb(device: torch.device) -> float:
 def _pass_at_n(judged: Sequence[tuple[int, int]], n: int) -> list[float]:
     enough = [(known, right) for known, right in judged if known >= n]
     return [float(value) for value in pass_at_k([k for k, _ in enough], [r for _, r in enough], n)] if enough else []
+
+
+def _weighted(values: torch.Tensor, sizes: torch.Tensor) -> float:
+    total = float(sizes.sum())
+    return float((sizes * values).sum()) / total if total else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,7 +4,8 @@
     RewardModel.load("runs/reward").score(["2+2="], ["4"])
 
 Rows with `label` (or `reward`: right or wrong samples) train it by cross-entropy, rows with `chosen` and `rejected` by
-the Bradley-Terry likelihood. It is what selects in BoN-RL-V, and `fiona sample --verifier reward:FOLDER`.
+the Bradley-Terry likelihood. It is what selects in BoN-RL-V, and with `--reward-model` in
+`fiona sample` and `fiona evaluate`.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class RewardModel:
         *,
         micro_batch_tokens: int = 16384,
     ) -> list[float]:
-        """Return a score for each completion; one too long for the context is scored by what fits.
+        """Return a score for each completion.
 
         Args:
             prompts: one a completion.
@@ -97,7 +98,7 @@ class RewardModel:
             micro_batch_tokens: tokens of one forward pass.
 
         Raises:
-            UserError: as many prompts as completions are not there.
+            UserError: as many prompts as completions are not there, or one that the context does not hold.
         """
         if len(prompts) != len(completions):
             raise UserError(f"{len(prompts)} prompts for {len(completions)} completions: expected one each")
@@ -109,15 +110,28 @@ class RewardModel:
         return scores.tolist()
 
     def encode(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[Example]:
-        """Return prompts and completions as token ids, cut to the context; equal neighbouring prompts are read once."""
+        """Return prompts and completions as token ids; equal neighbouring prompts are read once.
+
+        A completion that fills the context goes without its end-of-sequence, as it was drawn.
+
+        Raises:
+            UserError: a prompt and completion that are longer than the context.
+        """
         found: list[Example] = []
         latest: tuple[Prompt, tuple[int, ...]] | None = None
         for prompt, completion in zip(prompts, completions, strict=True):
             if latest is None or latest[0] is not prompt:
                 latest = (prompt, tuple(self.tokenizer.encode_prompt(prompt)))
             ids = tuple(self.tokenizer.encode_completion(completion_text(completion)))
-            room = None if self.context is None else max(self.context - len(latest[1]), 0)
-            found.append(Example(latest[1][: self.context], ids[:room]))
+            length = len(latest[1]) + len(ids)
+            if self.context is not None and length > self.context:
+                if length > self.context + 1:
+                    raise UserError(
+                        f"a prompt and completion of {length - 1} tokens: expected at most the {self.context} of the "
+                        "reward model's context"
+                    )
+                ids = ids[:-1]
+            found.append(Example(latest[1], ids))
         return found
 
     def save(self, folder: str | Path, *, policy: Policy | None = None, world: World | None = None) -> None:

@@ -73,16 +73,16 @@ def exploration(results: Results) -> list[Measured]:
         difference = results.per_seed(BON, n, lambda r, name=name: r[name])
         difference = difference - results.per_seed(RL, 1, lambda r, name=name: r[name])
         found.append(measure(BY_ID[claim], mean(difference), n=seeds, detail=_at(results, n)))
-    difference = results.per_seed(BON, n, weighted_pass_rate) - results.per_seed(RL, 1, weighted_pass_rate)
+    difference = results.per_seed(BON, n, weighted_pass_rate_gap)
     found.append(measure(BY_ID["weights-favour-hard-prompts"], mean(difference), n=seeds, detail=_at(results, n)))
     return found
 
 
-def weighted_pass_rate(result: dict) -> float:
-    """Return the mean over steps of the prompts' pass rate, weighted by their gradient weights."""
-    rates = [row["weighted_pass_rate"] for row in result["rows"] if row.get("weighted_pass_rate") is not None]
-    rates = [rate for rate in rates if math.isfinite(rate)]
-    return float(np.mean(rates)) if rates else math.nan
+def weighted_pass_rate_gap(result: dict) -> float:
+    """Return the mean over steps of the pass rate weighted by the run's gradient weights less that by REINFORCE's."""
+    gaps = [row["weighted_pass_rate"] - row["weighted_pass_rate_of_reinforce"] for row in result["rows"]]
+    gaps = [gap for gap in gaps if math.isfinite(gap)]
+    return float(np.mean(gaps)) if gaps else math.nan
 
 
 def temperatures(results: Results) -> list[Measured]:
@@ -93,7 +93,7 @@ def temperatures(results: Results) -> list[Measured]:
 
     def slope(drawn: np.ndarray) -> float:
         best = best_temperatures(drawn.mean(0), config.temperatures)
-        return float(np.polyfit(np.log2(ns), best, 1)[0])
+        return float(np.polyfit(np.log2(ns), best, 1)[0]) if np.isfinite(best).all() else math.nan
 
     easy = results.easier_half()
     column = ns.index(config.largest_n) if config.largest_n in ns else -1

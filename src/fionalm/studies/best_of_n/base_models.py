@@ -32,7 +32,7 @@ from fionalm.posttraining import (
     fit,
     load_policy,
 )
-from fionalm.studies.best_of_n.chains import Row, Values, draw
+from fionalm.studies.best_of_n.chains import Row, Values, draw, labelled_chains
 
 
 def prepared(values: Values) -> tuple[Policy, RewardModel, list[Row]]:
@@ -86,7 +86,7 @@ def _make(values: Values, folder: Path) -> None:
         steps=values["pretraining_steps"],
         batch_size=values["pretraining_batch"],
         micro_batch_tokens=65_536,
-        optimizer=OptimizerConfig(lr=values["pretraining_lr"], betas=(0.9, 0.95), weight_decay=0.01),
+        optimizer=OptimizerConfig(lr=values["pretraining_lr"], betas=(0.9, 0.95)),
         schedule=ScheduleConfig(name="cosine", warmup_steps=values["pretraining_steps"] // 20),
         seed=seed,
     )
@@ -111,8 +111,7 @@ def _make(values: Values, folder: Path) -> None:
     )
     copy = Policy(new_policy(values).model, policy.tokenizer, device="cpu")
     copy.restore(policy.snapshot())
-    generator = Random(seed)
-    learnt = _balanced(samples["train"], generator)
+    learnt = [*_balanced(samples["train"], Random(seed)), *labelled_chains("corpus", values)]
     trainer = RewardTrainer(copy, learnt, reward_settings, validation=samples["validation"], quiet=True)
     verified = trainer.run()
     folder.parent.mkdir(parents=True, exist_ok=True)

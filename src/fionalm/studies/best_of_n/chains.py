@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from fionalm.data.tasks.number_chains import ChainProblem, chain_problems, chain_reaches, is_chain
+from fionalm.data.tasks.number_chains import ChainProblem, chain_problems, chain_reaches, is_chain, number_chains
 from fionalm.posttraining import Policy
 from fionalm.posttraining.rollouts import Group, Rollouts
 from fionalm.sampling import SamplingParams, sample_seed
@@ -47,3 +47,24 @@ def problem_rows(split: str, values: Values) -> list[Row]:
     problems = chain_problems(split, values["n_digits"])
     Random(values["seed"]).shuffle(problems)
     return [{"id": problem.id, "prompt": problem.prompt} for problem in problems]
+
+
+def labelled_chains(split: str, values: Values, *, wrong: int = 2) -> list[Row]:
+    """Return every solution of a split's problems, and beside each `wrong` chains that only claim to be one.
+
+    They are what the base models write most when they are wrong: the digits are the problem's and the last result is
+    the target, which the last operation does not give. Judging them takes arithmetic.
+    """
+    generator = Random(values["seed"])
+    by_digits: dict[tuple[int, ...], list[ChainProblem]] = {}
+    for problem in number_chains(values["n_digits"]):
+        by_digits.setdefault(problem.digits, []).append(problem)
+    rows = []
+    for problem in chain_problems(split, values["n_digits"]):
+        others = [other for other in by_digits[problem.digits] if other.target != problem.target]
+        for solution in problem.solutions:
+            rows.append({"prompt": problem.prompt, "completion": solution, "label": True})
+            for other in generator.choices(others, k=wrong) if others else ():
+                worked = generator.choice(other.solutions).rpartition("=")[0]
+                rows.append({"prompt": problem.prompt, "completion": f"{worked}={problem.target}", "label": False})
+    return rows

@@ -135,8 +135,8 @@ CLAIMS = (
         "weights-favour-hard-prompts",
         "The gradient weights of BoN-aware training concentrate on hard prompts.",
         "weights N p^(N-1) / (1 - p^N) and N p / (1 - p) grow with the failure rate p",
-        "mean pass rate of the training prompts weighted by their absolute gradient weights: "
-        "BoN-RLB(P) for N' = 32 less REINFORCE",
+        "mean pass rate of the training prompts weighted by their absolute gradient weights, in training by "
+        "BoN-RLB(P) for N' = 32: its own weights less REINFORCE's for the same samples",
         "less",
         -0.05,
     ),

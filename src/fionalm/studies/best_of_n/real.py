@@ -67,14 +67,19 @@ def task(values: Values, tokenizer: TextTokenizer) -> tuple[list[Row], list[Row]
 
 
 def arithmetic_rows() -> tuple[list[Row], list[Row]]:
-    """Return one-digit sums, differences and products, such as `7*8=`: training and test, which share none."""
+    """Return one-digit sums, differences and products, such as `7*8=`: training and test, which share none.
+
+    Sums and products whose operands are swapped count as one.
+    """
     rows: dict[bool, list[Row]] = {True: [], False: []}
     for a in range(10):
         for b in range(10):
             for operator, answer in (("+", a + b), ("-", a - b), ("*", a * b)):
                 problem = f"{a}{operator}{b}="
                 row = {"id": problem, "prompt": problem, "answer": str(answer)}
-                rows[split_of(problem) == "test"].append(row)
+                # Twins such as 7*8 and 8*7 are in one split.
+                asked = problem if operator == "-" else f"{min(a, b)}{operator}{max(a, b)}="
+                rows[split_of(asked) == "test"].append(row)
     for part in rows.values():
         Random(0).shuffle(part)
     return rows[False], rows[True]

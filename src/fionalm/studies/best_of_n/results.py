@@ -65,9 +65,8 @@ class Results:
         found = np.zeros((self.config.seeds, count), dtype=bool)
         for seed in range(self.config.seeds):
             result = self.by_key.get((BASE, 0, seed))
-            if result is not None:
-                order = np.argsort(result["right"][:count], kind="stable")
-                found[seed, order[(count + 1) // 2 :]] = True
+            order = np.arange(count) if result is None else np.argsort(result["right"][:count], kind="stable")
+            found[seed, order[(count + 1) // 2 :]] = True
         return found
 
     @property
@@ -97,5 +96,5 @@ def quick_mean(values: np.ndarray) -> Interval:
 
 
 def best_temperatures(curves: np.ndarray, temperatures: Sequence[float]) -> np.ndarray:
-    """Return the temperature with the highest pass@N of each column of `curves` [T, ...]."""
-    return np.array(temperatures)[curves.argmax(0)]
+    """Return the temperature with the highest pass@N of each column of `curves` [T, ...]; NaN where one is unknown."""
+    return np.where(np.isnan(curves).any(0), math.nan, np.array(temperatures)[curves.argmax(0)])

@@ -70,7 +70,7 @@ class BestOfNStudyConfig:
     expert_prompts: int = 400
     """Training problems that the base model is sampled on: for the verifier, and the right ones for SFT and BoN-SFT."""
     expert_samples: int = 32
-    verifier_steps: int = 300
+    verifier_steps: int = 1500
     ns: tuple[int, ...] = (1, 4, 16, 32)
     """N at test time and N' in training."""
     samples: int = 64
@@ -141,7 +141,7 @@ def preset(scale: Scale) -> BestOfNStudyConfig:
             seeds=3,
             expert_prompts=200,
             expert_samples=16,
-            verifier_steps=120,
+            verifier_steps=300,
             ns=(1, 8),
             samples=16,
             steps=15,
@@ -154,6 +154,7 @@ def preset(scale: Scale) -> BestOfNStudyConfig:
         )
     return replace(
         laptop,
+        n_digits=4,
         d_model=128,
         n_layers=4,
         pretraining_steps=5000,

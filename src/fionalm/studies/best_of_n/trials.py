@@ -53,7 +53,16 @@ def train(values: dict[str, Any]) -> dict[str, Any]:
     )
     selector = reward if method == "bon-rl-v" else None
     trained = BestOfN(policy, rows, verifier(), config, selector=selector, quiet=True).run()
-    kept = ("step", "pass@1", "entropy", "distinct_right", "weighted_pass_rate", "pass_rate", "weight_clip_rate")
+    kept = (
+        "step",
+        "pass@1",
+        "entropy",
+        "distinct_right",
+        "weighted_pass_rate",
+        "weighted_pass_rate_of_reinforce",
+        "pass_rate",
+        "weight_clip_rate",
+    )
     return {
         **evaluate(policy, reward, values["base"]),
         "rows": [{name: row[name] for name in kept if name in row} for row in trained.rows],
