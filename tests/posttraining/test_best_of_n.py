@@ -24,7 +24,10 @@ from fionalm.objectives import unbiased_pass_at_n_advantages
 from fionalm.optim import OptimizerConfig, ScheduleConfig
 from fionalm.posttraining import BestOfN, BestOfNConfig, Example, Policy, collate, completion_logps
 from fionalm.posttraining.best_of_n_config import METHODS
-from fionalm.posttraining.best_of_n_weights import sample_weights
+from fionalm.posttraining.best_of_n_metrics import weight_metrics
+from fionalm.posttraining.best_of_n_weights import SampleWeights, sample_weights
+from fionalm.posttraining.rollouts import Group
+from fionalm.sampling import Completion
 from fionalm.sampling.records import read_samples
 from fionalm.verifiers import FunctionVerifier, Verdict
 
@@ -153,6 +156,17 @@ def test_a_verifier_that_judges_nothing_at_first_stops_the_run() -> None:
         train(CONFIG, always_raises)
 
 
+def test_prompts_that_nobody_could_judge_are_not_taken_for_unsolved() -> None:
+    def group(*rewards: float | None) -> Group:
+        verdicts = [Verdict("error" if one is None else "right" if one else "wrong", one) for one in rewards]
+        return Group("p", (1,), [Completion("x", "stop")] * len(rewards), verdicts)
+
+    weights = SampleWeights(torch.tensor([[0.5, -0.5], [0.0, 0.0], [0.0, 0.0]]), clipped=0)
+    found = weight_metrics(weights, [group(1.0, 0.0), group(None, None), group(1.0, 1.0)])
+    assert found["pass_rate"] == 0.75 and found["weighted_pass_rate"] == 0.5
+    assert sum(found["prompts_by_pass_rate"]) == 2 and found["prompts_by_pass_rate"][0] == 0
+
+
 def test_graded_rewards_are_refused_where_the_gradient_is_for_zero_and_one() -> None:
     with pytest.raises(UserError, match=r"gave 0\.5.*bon-rl-s"):
         train(CONFIG, FunctionVerifier(lambda prompts, completions: [0.5] * len(completions)))
@@ -177,6 +191,25 @@ def test_the_kl_keeps_the_policy_near_its_start_and_reuse_is_counted() -> None:
     assert [row["kl_coef"] for row in annealed.rows][::7] == [5.0, 0.0]
     again, _ = train(replace(base, reuse=3, temperature=0.8))
     assert again.updates == 24 and again.reused == 2 * again.samples == 2 * 8 * 16 * 8
+
+
+def test_a_run_is_not_resumed_with_another_verifier_or_selector(tmp_path: Path) -> None:
+    class Scores:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def describe(self) -> dict[str, Any]:
+            return {"name": self.name}
+
+        def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+            return [0.0] * len(completions)
+
+    config = replace(CONFIG, method="bon-rl-v", steps=1)
+    train(config, out=tmp_path, selector=Scores("one").score)
+    with pytest.raises(UserError, match=r"whose selector.name is 'one' and not 'two'"):
+        train(config, out=tmp_path, selector=Scores("two").score)
+    with pytest.raises(UserError, match=r"whose verifier.threshold is 1.0 and not 0.5"):
+        train(config, FunctionVerifier(starts_right, threshold=0.5), out=tmp_path, selector=Scores("one").score)
 
 
 def test_lora_trains_adapters_against_the_bare_model() -> None:

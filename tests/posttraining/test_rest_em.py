@@ -55,6 +55,16 @@ def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+class Named:
+    """Judges as `exact`, and says that it is `number`."""
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Verdict]:
+        return exact(prompts, completions, **columns)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "number"}
+
+
 def record(completion: str, reward: float | None = 1.0, sample: int = 0, finish: str = "stop") -> SampleRecord:
     return SampleRecord("p", sample, "q", completion, reward=reward, finish_reason=finish, outcome="right")
 
@@ -218,6 +228,12 @@ def test_a_verifier_that_raises_stops_the_run_at_first_and_is_counted_later(poli
     config = replace(CONFIG, iterations=1, problems_at_once=4)
     row = RestEM(policy, problems(), breaks, config, quiet=True).run().rows[1]
     assert len(asked) > 1 and row["outcomes"]["error"] == row["verifier_failures"] == row["samples"] - 4 * 6
+
+
+def test_a_run_is_not_resumed_with_another_verifier(policy: Policy, tmp_path: Path) -> None:
+    RestEM(policy, problems(), exact, replace(CONFIG, iterations=1), out=tmp_path, quiet=True).run()
+    with pytest.raises(UserError, match=r"whose verifier.name is 'exact' and not 'number'"):
+        RestEM(policy, problems(), Named(), replace(CONFIG, iterations=1), out=tmp_path, quiet=True).run()
 
 
 def test_equal_completions_of_a_problem_are_judged_once_in_a_run(policy: Policy, tmp_path: Path) -> None:

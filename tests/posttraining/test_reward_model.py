@@ -18,7 +18,7 @@ from fionalm.errors import UserError
 from fionalm.optim import OptimizerConfig
 from fionalm.posttraining import BestOfN, BestOfNConfig, RewardConfig, RewardModel, RewardTrainer
 from fionalm.posttraining.reward_training import ranking
-from fionalm.verifiers import FunctionVerifier
+from fionalm.verifiers import FunctionVerifier, describe
 
 CONFIG = RewardConfig(steps=60, batch_size=32, optimizer=OptimizerConfig(lr=5e-3), checkpoint_every=20)
 
@@ -53,6 +53,10 @@ def test_labels_are_learnt_and_the_model_is_saved_whole(tmp_path: Path) -> None:
     torch.testing.assert_close(RewardModel.load(tmp_path, device="cpu").score(prompts, completions), scores)
     one_by_one = [trainer.model([p], [c])[0] for p, c in zip(prompts, completions, strict=True)]
     torch.testing.assert_close(one_by_one, scores, rtol=1e-4, atol=1e-4)
+    assert describe(RewardModel.load(tmp_path, device="cpu").score) == describe(trainer.model)
+    assert describe(RewardTrainer(make_policy(), rows, replace(CONFIG, seed=1), quiet=True).model) != describe(
+        trainer.model
+    )
     again = RewardTrainer(make_policy(), rows, CONFIG, validation=labelled(128, 1), out=tmp_path, quiet=True)
     assert again.run() == replace(found, rows=found.rows)
     torch.testing.assert_close(again.model.score(prompts, completions), scores)

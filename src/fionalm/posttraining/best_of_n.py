@@ -47,7 +47,7 @@ from fionalm.sampling import SampleStore, SamplingParams, sample_seed
 from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
 from fionalm.training.interrupt import stop_on_signals
-from fionalm.verifiers import Verifier, check_judged
+from fionalm.verifiers import Verifier, check_judged, describe
 
 SAMPLES_FOLDER = "samples"
 VALIDATION_SEED = 1 << 40
@@ -137,8 +137,8 @@ class BestOfN:
             settings = {
                 "model": self.policy.name,
                 "data": fingerprint([*self.rows, None, *self.validation]),
-                "verifier": _name(self.verifier),
-                "selector": None if self.selector is None else _name(self.selector),
+                "verifier": describe(self.verifier),
+                "selector": None if self.selector is None else describe(self.selector),
                 **to_plain(self.config),
             }
             with open_run(self.out, settings, world) as run:
@@ -400,10 +400,6 @@ class _Training:
         found = group_metrics(gather(self.world, groups), config.n)
         self.result.seconds["eval"] += time.perf_counter() - started
         return {name: float(value) for name, value in found.items()}
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "name", None) or getattr(function, "__name__", None) or type(function).__name__)
 
 
 def _rates(groups: Sequence[Group], seconds: Seconds) -> dict[str, float]:

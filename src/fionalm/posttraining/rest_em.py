@@ -34,6 +34,7 @@ from fionalm.posttraining.supervised import Fit, fit
 from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World, distributed
 from fionalm.verifiers.cached import CachedVerifier
+from fionalm.verifiers.identity import describe
 from fionalm.verifiers.types import Verifier
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -113,7 +114,7 @@ class RestEM:
                 "method": "rest-em",
                 "model": policy.name,
                 "data": fingerprint([*self.problems.rows, None, *self.validation.rows]),
-                "verifier": _name(self.verifier.verifier),
+                "verifier": describe(self.verifier),
                 **to_plain(config),
             }
             with open_run(self.out, settings, world) as run, ThreadPoolExecutor(1) as executor:
@@ -322,10 +323,6 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _name(verifier: Any) -> str:
-    return str(getattr(verifier, "name", None) or getattr(verifier, "__name__", None) or type(verifier).__name__)
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -10,6 +10,7 @@ the Bradley-Terry likelihood. It is what selects in BoN-RL-V, and with `--reward
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,6 +109,13 @@ class RewardModel:
             input_ids, lengths = stacked([examples[index] for index in part], self.tokenizer.pad_id, self.device)
             scores[part] = self.module(input_ids, lengths).float().cpu()
         return scores.tolist()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what tells this model from others: a digest of its head, which any training changes."""
+        head = b"".join(
+            _whole(value).float().cpu().numpy().tobytes() for value in self.module.score.state_dict().values()
+        )
+        return {"name": "reward model", "head": hashlib.sha256(head).hexdigest()[:16]}
 
     def encode(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[Example]:
         """Return prompts and completions as token ids; equal neighbouring prompts are read once.

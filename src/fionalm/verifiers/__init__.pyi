@@ -5,6 +5,7 @@ from .build import make_verifier as make_verifier
 from .cached import CachedVerifier as CachedVerifier
 from .functions import FunctionVerifier as FunctionVerifier
 from .functions import reward_function as reward_function
+from .identity import describe as describe
 from .judge import Judge as Judge
 from .judge import Judgement as Judgement
 from .judge import check_answered as check_answered

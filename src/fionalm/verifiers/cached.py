@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fionalm.data.text_tokenizer import Message, Prompt
+from fionalm.verifiers.identity import describe
 from fionalm.verifiers.types import DECIDED, Verdict, Verifier
 
 
@@ -61,6 +62,10 @@ class CachedVerifier:
         """Have the verifier check its columns, if it can."""
         check = getattr(self.verifier, "check", None)
         return None if check is None else check(columns)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the verifier is."""
+        return describe(self.verifier)
 
     def close(self) -> None:
         """End the verifier's workers."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from fionalm.data.text_tokenizer import Message, Prompt, completion_text
 from fionalm.errors import UserError, nearest
+from fionalm.verifiers.identity import describe
 from fionalm.verifiers.types import Verdict, Verifier
 
 Function = Callable[..., Sequence[Any]]
@@ -82,6 +83,10 @@ class FunctionVerifier:
 
     def close(self) -> None:
         """Do nothing: there are no workers."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this verifier is: the function's name and source, not what it calls."""
+        return {"name": self.name, "threshold": self.threshold, "function": describe(self.function)}
 
     def _verdict(self, value: Any, completion: str | Sequence[Message]) -> Verdict:
         if isinstance(value, Verdict):

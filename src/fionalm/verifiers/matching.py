@@ -53,6 +53,10 @@ class NumberVerifier:
         golds = gold_column(columns, self.answer_column, len(columns.get(self.answer_column, ())))
         return [number_text(self._gold(index, gold)) for index, gold in enumerate(golds)]
 
+    def describe(self) -> dict[str, Any]:
+        """Return what this verifier is."""
+        return {"name": "number", "answer_column": self.answer_column, "tolerance": float(self.tolerance)}
+
     def close(self) -> None:
         """Do nothing: there are no workers."""
 
@@ -120,6 +124,11 @@ class ExactVerifier:
         """Return the gold answers in the form of `Verdict.answer`; raises UserError where one is empty."""
         golds = gold_column(columns, self.answer_column, len(columns.get(self.answer_column, ())))
         return [self._gold(index, gold)[0] for index, gold in enumerate(golds)]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this verifier is."""
+        options = {"answer_column": self.answer_column, "case": self.case, "punctuation": self.punctuation}
+        return {"name": "exact", "regex": None if self.regex is None else self.regex.pattern, **options}
 
     def close(self) -> None:
         """Do nothing: there are no workers."""

@@ -39,7 +39,7 @@ class MathVerifier:
     def __init__(
         self, answer_column: str = "answer", *, workers: int = 2, timeout: float = 5.0, memory_mb: int = 4096
     ) -> None:
-        self.answer_column = answer_column
+        self.answer_column, self.timeout = answer_column, timeout
         command = [sys.executable, "-m", "fionalm.verifiers.math_worker", str(memory_mb), str(timeout)]
         self._pool = WorkerPool(command, workers=workers, seconds=timeout)
 
@@ -79,6 +79,10 @@ class MathVerifier:
             _verdict(reply, self.answer_column, index, gold).answer or str(gold)
             for index, (reply, gold) in enumerate(zip(replies, golds, strict=True))
         ]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this verifier is."""
+        return {"name": "math", "answer_column": self.answer_column, "timeout": self.timeout}
 
     def close(self) -> None:
         """End the workers."""

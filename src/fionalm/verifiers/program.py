@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -82,6 +82,7 @@ class ProgramVerifier:
             check_bubblewrap()
         self.tests_column = tests_column
         self.limits = Limits(timeout=timeout, memory_mb=memory_mb, processes=processes)
+        self.unsafe_execution = unsafe_execution
         self._pool = WorkerPool(
             arguments(self.limits, isolated=not unsafe_execution),
             workers=workers or _cores(),
@@ -132,6 +133,11 @@ class ProgramVerifier:
         """Raise UserError where a row's tests are missing or in no known form."""
         for index, test in enumerate(self._tests(columns, None)):
             _job("", test, None, "", f"{self.tests_column} number {index}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this verifier is."""
+        options = {"tests_column": self.tests_column, "unsafe_execution": self.unsafe_execution}
+        return {"name": "code", **options, **asdict(self.limits)}
 
     def close(self) -> None:
         """End the workers and what runs in their sandboxes."""
