@@ -103,7 +103,7 @@ def test_a_reward_model_selects_in_bon_rl_v(fiona: Fiona, tiny: Path, sums: Path
     assert done.code == 0, done.err
     assert "right in validation" in done.out and done.last_line.endswith("loss.svg")
     judged = [{"prompt": f"{i}+1=", "completion": str(i), "right": i % 2} for i in range(8)]
-    labelled = ["--data", _written(tmp_path / "j.jsonl", judged), "--label-column", "right", "--steps", "2", *SHORT]
+    labelled = ["--data", _written(tmp_path / "j.jsonl", judged), "--columns", "label=right", "--steps", "2", *SHORT]
     done = fiona("finetune", "reward", "--model", tiny, *labelled, "--out", "labels")
     assert done.code == 0, done.err
     done = fiona("finetune", "bon-rl-v", *words, *DRAWS, "--n", "2", "--reward-model", "pairs", "--out", "v")
@@ -152,7 +152,7 @@ def test_the_preflight_says_when_there_are_no_soft_labels(fiona: Fiona, tiny: Pa
 
 def test_columns_templates_limits_and_held_out_rows(fiona: Fiona, tiny: Path, tmp_path: Path) -> None:
     data = _written(tmp_path / "d.jsonl", [{"a": i, "b": 1, "sum": str(i + 1)} for i in range(8)])
-    words = ["--model", tiny, "--data", data, "--completion-column", "sum", "--limit", "7", "--preflight-only"]
+    words = ["--model", tiny, "--data", data, "--columns", "completion=sum", "--limit", "7", "--preflight-only"]
     template = ["--prompt-template", "{a}+{b}=\\n"]
     done = fiona("finetune", "sft", *words, *template, "--validation", "2")
     assert done.code == 2 and "--validation 2: expected a share between 0 and 1" in done.err
@@ -161,7 +161,7 @@ def test_columns_templates_limits_and_held_out_rows(fiona: Fiona, tiny: Path, tm
     assert "6 rows, 1 to validate" in done.out
     assert "--- first row: prompt\n0+1=" in done.out
     text = _written(tmp_path / "e.jsonl", [{"ask": "1+1=", "completion": "2"}])
-    done = fiona("finetune", "sft", "--model", tiny, "--data", text, "--prompt-column", "ask", "--preflight-only")
+    done = fiona("finetune", "sft", "--model", tiny, "--data", text, "--columns", "prompt=ask", "--preflight-only")
     assert done.code == 0, done.err
 
 

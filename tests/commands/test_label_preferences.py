@@ -160,7 +160,7 @@ def test_rewards_votes_and_a_re_sampling(pairs: Path, tmp_path: Path, capsys: py
         (("--votes", "up", "don"), "has no column 'don'.*did you mean 'down'"),
         (("--rewards", "r1", "chosen"), "row 1: r1 is 0.0 and chosen is 'x': expected numbers"),
         (("--votes", "up", "down", "--resample", "stair"), "did you mean 'stairs'"),
-        (("--votes", "up", "down", "--columns", "best=up"), "expected NAME=COLUMN with NAME one of"),
+        (("--votes", "up", "down", "--columns", "best=up"), "expected OURS=THEIRS with OURS one of"),
         (("--judge", "nowhere"), "nowhere"),
     ],
 )

@@ -113,7 +113,10 @@ def test_prompts_that_the_judge_does_not_answer_are_left_out(
     [
         ("nowhere.jsonl --judge judge", "nowhere.jsonl"),
         ("few.jsonl --judge judge", "reference"),
-        ("pairs.jsonl --judge judge --columns refrence=x", "expected NAME=COLUMN"),
+        (
+            "pairs.jsonl --judge judge --columns refrence=x",
+            "expected OURS=THEIRS with OURS one of prompt, completion, reference; did you mean 'reference'",
+        ),
         ("pairs.jsonl --judge nothing-here", "nothing-here"),
         ("pairs.jsonl", "judge"),
     ],

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fionalm.commands.finetune_options import (
-    CompletionOptions,
     Data,
     Ending,
     Model,
     Out,
-    PairOptions,
     ProblemOptions,
-    RewardOptions,
-    Row,
     RowOptions,
     is_main,
 )
 from fionalm.commands.options import Flat
+from fionalm.commands.problems import Row, named_columns
+from fionalm.commands.verifying import check_answers
 from fionalm.errors import UserError
 from fionalm.objectives.preference_kinds import PreferenceKind
 from fionalm.posttraining.best_of_n_config import ONE_SAMPLE, SUPERVISED, BestOfNConfig, BestOfNMethod
@@ -35,7 +33,6 @@ from fionalm.posttraining.reward_config import RewardConfig
 if TYPE_CHECKING:
     from fionalm.posttraining import Policy
     from fionalm.posttraining.preflight import Preflight
-    from fionalm.verifiers.build import OpenVerifier
 
 HARD_KINDS = ("dpo", "ipo", "ropo")
 HEADLINE = """{sentence}
@@ -72,7 +69,7 @@ def sft(
     model: Model,
     data: Data,
     out: Out = None,
-    rows: Annotated[CompletionOptions, Flat] = CompletionOptions(),  # noqa: B008 (frozen)
+    rows: Annotated[RowOptions, Flat] = RowOptions(),  # noqa: B008 (frozen)
     settings: Annotated[SupervisedConfig, Flat] = SupervisedConfig(),  # noqa: B008 (frozen)
 ) -> None:
     """See `HEADLINE`."""
@@ -103,7 +100,7 @@ def rest_em(
     need = rows.need(*(["completion"] if settings.human_data else []))
     learnt, held_out = rows.read(data, need, ("entry_point",))
     with rows.open() as verifier:
-        _check_answers(verifier, [*learnt, *held_out])
+        check_answers(verifier, [*learnt, *held_out])
         policy = _load(model, settings, rows)
         drawn = {"draws": settings.samples_per_problem, "max_tokens": settings.max_tokens}
         rounds = settings.iterations * -(-len(learnt) // min(settings.batch_size, len(learnt)))
@@ -121,14 +118,14 @@ def reward(
     model: Model,
     data: Data,
     out: Out = None,
-    rows: Annotated[RewardOptions, Flat] = RewardOptions(),  # noqa: B008 (frozen)
+    rows: Annotated[RowOptions, Flat] = RowOptions(),  # noqa: B008 (frozen)
     settings: Annotated[RewardConfig, Flat] = RewardConfig(),  # noqa: B008 (frozen)
 ) -> None:
     """See `HEADLINE`."""
     from fionalm.data import read_rows
     from fionalm.posttraining import RewardTrainer
 
-    pairs = "chosen" in rows.columns or "chosen" in read_rows(data, split=rows.split, limit=1)[0]
+    pairs = "chosen" in named_columns(rows.columns) or "chosen" in read_rows(data, split=rows.split, limit=1)[0]
     texts = ("chosen", "rejected") if pairs else ("completion",)
     learnt, held_out = rows.read(data, ("prompt", *texts), ("label",))
     policy = _load(model, settings, rows)
@@ -159,7 +156,7 @@ def _best_of_n(method: BestOfNMethod, sentence: str) -> Callable[..., None]:
         experts = ("completion",) if settings.method in SUPERVISED else ()
         learnt, held_out = rows.read(data, rows.need(*experts), ("entry_point",))
         with rows.open() as verifier:
-            _check_answers(verifier, [*learnt, *held_out])
+            check_answers(verifier, [*learnt, *held_out])
             policy = _load(model, settings, rows)
             before = _preflight(
                 policy,
@@ -177,11 +174,7 @@ def _best_of_n(method: BestOfNMethod, sentence: str) -> Callable[..., None]:
             if rows.preflight_only:
                 return
             ending = Ending(_folder(out), before)
-            selector = None
-            if rows.reward_model is not None:
-                from fionalm.posttraining import RewardModel
-
-                selector = RewardModel.load(rows.reward_model, device=policy.device).score
+            selector = rows.selector(policy.device)
             out_and = {"validation": held_out, "out": ending.out, "quiet": rows.quiet}
             done = BestOfN(policy, learnt, verifier, settings, selector=selector, **out_and).run()
         after = "".join(f", {name} {value:.3f}" for name, value in done.after.items() if name.startswith("pass@"))
@@ -200,7 +193,7 @@ def _preference(loss: PreferenceKind, sentence: str) -> Callable[..., None]:
         model: Model,
         data: Data,
         out: Out = None,
-        rows: Annotated[PairOptions, Flat] = PairOptions(),  # noqa: B008 (frozen)
+        rows: Annotated[RowOptions, Flat] = RowOptions(),  # noqa: B008 (frozen)
         settings: Annotated[PreferenceSettings, Flat] = PreferenceSettings(loss=loss),
     ) -> None:
         from fionalm.posttraining import Preferences
@@ -255,14 +248,6 @@ def _preflight(
     if is_main() and (rows.preflight_only or not rows.quiet):
         print(found.text())
     return found
-
-
-def _check_answers(verifier: OpenVerifier, rows: Sequence[Row]) -> None:
-    """Refuse right answers that the verifier cannot read, before anything is spent."""
-    check = getattr(verifier, "check", None)
-    if check is not None:
-        names = dict.fromkeys(name for row in rows for name in row)
-        check({name: [row.get(name) for row in rows] for name in names})
 
 
 _described(

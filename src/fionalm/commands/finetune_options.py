@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from fionalm.commands.problems import DataOptions, Row
+from fionalm.commands.verifying import VerifierOptions
 from fionalm.errors import UserError
 
 if TYPE_CHECKING:
     from fionalm.posttraining.preflight import Preflight
-    from fionalm.verifiers.build import OpenVerifier
 
-Row = dict[str, Any]
 Name = tyro.conf.arg(metavar="NAME")
 Count = tyro.conf.arg(metavar="N")
 
@@ -43,19 +43,9 @@ PANELS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowOptions:
+class RowOptions(DataOptions):
     """Which rows, and how the model reads them."""
 
-    prompt_column: Annotated[str | None, Name] = None
-    """Name of the prompts' column, where it is another."""
-    prompt_template: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    r"""Text with {prompt} or other columns in it, such as "Q: {prompt}\nA:"; \n is a new line."""
-    chat: bool = False
-    """Render prompts with the model's chat template: a text as a message of the user's, a transcript by its turns."""
-    split: Annotated[str, Name] = "train"
-    """Of a folder or a dataset on the hub."""
-    limit: Annotated[int | None, Count] = None
-    """Rows to read. None: all."""
     validation: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
     """Rows that are not learnt from: another dataset, or a share of DATA, such as 0.05."""
     validation_limit: Annotated[int | None, Count] = None
@@ -68,18 +58,11 @@ class RowOptions:
     """Show no preflight and no progress."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "validation_limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+        super().__post_init__()
+        if self.validation_limit is not None and self.validation_limit < 1:
+            raise UserError(f"--validation-limit {self.validation_limit}: expected at least 1")
         if self.validation is not None:
             _share(self.validation)
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The dataset's names by ours, as far as they were given."""
-        given = {name.removesuffix("_column"): value for name, value in vars(self).items() if name.endswith("_column")}
-        return {name: value for name, value in given.items() if value is not None}
 
     def read(self, data: str, need: Sequence[str], optional: Sequence[str] = ()) -> tuple[list[Row], list[Row]]:
         """Return the rows to learn from, and those to validate on.
@@ -87,100 +70,32 @@ class RowOptions:
         Raises:
             UserError: as `read_rows`, or a share that leaves no row.
         """
-        from fionalm.data import read_rows
-
-        if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
-            need = [name for name in need if name != "prompt"]  # the template makes it of others
-        wanted: dict[str, Any] = {"split": self.split, "columns": self.columns, "need": need, "optional": optional}
-        rows = self._rendered(read_rows(data, limit=self.limit, **wanted))
+        rows = self.rows(data, need, optional, limit=self.limit)
         if self.validation is None:
             return rows, []
         share = _share(self.validation)
         if share is None:
-            held_out = self._rendered(read_rows(self.validation, limit=self.validation_limit, **wanted))
-            return rows, held_out
+            return rows, self.rows(self.validation, need, optional, limit=self.validation_limit)
         count = min(max(1, round(share * len(rows))), self.validation_limit or len(rows))
         if count >= len(rows):
             raise UserError(f"--validation {self.validation} of {len(rows)} rows leaves none to learn from")
         chosen = set(random.Random(0).sample(range(len(rows)), count))
         return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
-    def _rendered(self, rows: list[Row]) -> list[Row]:
-        from fionalm.data import as_conversations, with_template
-
-        if self.prompt_template is not None:
-            rows = with_template(rows, self.prompt_template.replace("\\n", "\n"))
-        return as_conversations(rows) if self.chat else rows
-
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionOptions(RowOptions):
-    """Rows with a prompt and its completion."""
-
-    completion_column: Annotated[str | None, Name] = None
-    """Name of the completions' column, where it is another."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairOptions(RowOptions):
-    """Rows with a prompt and two completions."""
-
-    chosen_column: Annotated[str | None, Name] = None
-    """Name of the preferred completions' column, where it is another."""
-    rejected_column: Annotated[str | None, Name] = None
-    """Name of the others' column, where it is another."""
-    soft_label_column: Annotated[str | None, Name] = None
-    """Name of the column of probabilities that chosen is preferred, where it is not soft_label."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardOptions(PairOptions):
-    """Rows with a prompt and two completions, or with one and its label."""
-
-    completion_column: Annotated[str | None, Name] = None
-    """Name of the judged completions' column, where it is another."""
-    label_column: Annotated[str | None, Name] = None
-    """Name of the column that says how right they are, 0 to 1, where it is neither label nor reward."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemOptions(RowOptions):
+class ProblemOptions(RowOptions, VerifierOptions):
     """Rows with a problem and what its solutions are judged by."""
 
-    verifier: Annotated[str, tyro.conf.arg(metavar="NAME")]
+    verifier: Annotated[str, Name] = field()  # pyright: ignore
     """math, number, exact, code, or python:path/to/file.py:function."""
-    answer_column: Annotated[str | None, Name] = None
-    """Name of the column of right answers (math, number, exact), where it is another."""
-    tests_column: Annotated[str | None, Name] = None
-    """Name of the column of tests (code), where it is another."""
-    completion_column: Annotated[str | None, Name] = None
-    """Name of the column of given solutions, for methods that learn from them."""
     reward_model: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Run folder of fiona finetune reward, which selects among samples (bon-rl-v, bon-sft)."""
-    verifier_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
-    """Time that a judgement may take. None: the verifier's own."""
-    unsafe_execution: bool = False
-    """Run programs without the sandbox, where there is none (code)."""
 
     def need(self, *also: str) -> tuple[str, ...]:
         """Return the columns that the verifier reads, and others."""
         read = {"math": ("answer",), "number": ("answer",), "exact": ("answer",), "code": ("tests",)}
         return ("prompt", *read.get(self.verifier, ()), *also)
-
-    def open(self) -> OpenVerifier:
-        """Return the verifier, a context manager.
-
-        Raises:
-            UserError: no such verifier, or it has no such option.
-        """
-        from fionalm.verifiers import make_verifier
-
-        options: dict[str, Any] = {}
-        if self.verifier_timeout is not None:
-            options["timeout"] = self.verifier_timeout
-        if self.unsafe_execution:
-            options["unsafe_execution"] = True
-        return make_verifier(self.verifier, **options)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fionalm.commands.options import Positional
+from fionalm.commands.problems import Columns, named_columns
 from fionalm.errors import UserError, choice_error
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def label_preferences(
     vote_prior: Annotated[float, tyro.conf.arg(metavar="X")] = 0.0,
     resample: Annotated[str, tyro.conf.arg(metavar="NAME")] = "none",
     size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=COLUMN...")] = (),
+    columns: Columns = (),
     split: Annotated[str, tyro.conf.arg(metavar="NAME")] = "train",
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     plain: bool = False,
@@ -75,7 +76,7 @@ def label_preferences(
     from fionalm.report import Section, Table
 
     _check_sources(judge, rewards, votes, resample)
-    renames = _renames(columns)
+    renames = named_columns(columns, NEEDED)
     given = [*(rewards or ()), *(votes or ())]
     rows = read_rows(file, split=split, columns=renames, need=(*NEEDED, *given), limit=limit)
     settings: dict[str, Any] = {
@@ -122,13 +123,6 @@ def _check_sources(judge: Any, rewards: Any, votes: Any, resample: str) -> None:
         raise UserError(f"{' and '.join(given) or 'no source of labels'}: expected one of --judge, --rewards, --votes")
     if resample not in RESAMPLINGS:
         raise choice_error("re-sampling", resample, RESAMPLINGS)
-
-
-def _renames(given: Sequence[str]) -> dict[str, str]:
-    for word in given:
-        if word.partition("=")[0] not in NEEDED or not word.partition("=")[2]:
-            raise UserError(f"--columns {word}: expected NAME=COLUMN with NAME one of {', '.join(NEEDED)}")
-    return dict(word.split("=", 1) for word in given)
 
 
 def _judge(spec: str, criterion: str | None, plain: bool) -> Judge:

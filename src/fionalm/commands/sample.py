@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fionalm.commands.options import Flat, Positional
-from fionalm.commands.problems import ProblemOptions, unescaped
+from fionalm.commands.problems import PromptOptions, unescaped
 from fionalm.commands.verifying import VerifierOptions, check_answers
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_text
@@ -44,7 +44,7 @@ def sample(
     model: Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]],
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     quiet: bool = False,
-    problems: Annotated[ProblemOptions, Flat] = ProblemOptions(),  # noqa: B008 (frozen)
+    problems: Annotated[PromptOptions, Flat] = PromptOptions(),  # noqa: B008 (frozen)
     params: Annotated[SamplingParams, Flat] = SamplingParams(),  # noqa: B008 (frozen)
     temperatures: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T...")] = (),
     judge: Annotated[VerifierOptions, Flat] = VerifierOptions(),  # noqa: B008 (frozen)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fionalm.commands.options import Positional
+from fionalm.commands.problems import Columns, named_columns
 from fionalm.errors import UserError
 from fionalm.paths import atomic_write_text
 
@@ -25,7 +26,7 @@ def win_rate(
     file: Positional[Annotated[str, tyro.conf.arg(metavar="FILE")]],
     judge: Annotated[str, tyro.conf.arg(metavar="MODEL|URL")],
     criterion: Annotated[str | None, tyro.conf.arg(metavar="WORDS")] = None,
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=COLUMN...")] = (),
+    columns: Columns = (),
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     plain: bool = False,
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64,
@@ -61,7 +62,7 @@ def win_rate(
     from fionalm.evaluation import win_rate as rates
     from fionalm.report import Section, Table
 
-    renames = _renames(columns)
+    renames = named_columns(columns, NEEDED)
     rows = read_rows(file, columns=renames, need=NEEDED, limit=limit)
     settings: dict[str, Any] = {
         "file": file,
@@ -92,13 +93,6 @@ def win_rate(
         text = f"{found.pairs} prompts, each judged in both orders by {judge}."
         chart = (_chart([one.preference for one in answered]), "Prompts by the judge's mean p in both orders.")
         opened.finish(result, {"win-rate": chart}, [Section("Win rate", text, [Table(names, table)], ["win-rate"])])
-
-
-def _renames(given: Sequence[str]) -> dict[str, str]:
-    for word in given:
-        if word.partition("=")[0] not in NEEDED or not word.partition("=")[2]:
-            raise UserError(f"--columns {word}: expected NAME=COLUMN with NAME one of {', '.join(NEEDED)}")
-    return dict(word.split("=", 1) for word in given)
 
 
 def _judge(spec: str, criterion: str | None, batch: int, plain: bool) -> Judge:
