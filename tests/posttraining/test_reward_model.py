@@ -148,7 +148,7 @@ def test_ranking_is_the_share_of_ordered_pairs(drawn: tuple[list[int], list[bool
     [
         ([], "no rows"),
         ([{"prompt": "a>", "completion": "b", "lable": 1}], "did you mean 'lable'"),
-        ([{"prompt": "a>", "completion": "b", "label": 1.5}], r"row 0: label was 1\.5"),
+        ([{"prompt": "a>", "completion": "b", "label": 1.5}], r"row 1: label was 1\.5"),
         ([{"prompt": "a>", "completion": "b", "label": None}], "none of the 1 rows has a label"),
         ([{"prompt": "a>", "chosen": "b", "rejcted": "c"}], "did you mean 'rejcted'"),
         ([{"prompt": "a>", "completion": "b" * 31, "label": 1}], "33 tokens: expected at most the 32"),

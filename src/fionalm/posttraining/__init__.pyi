@@ -4,8 +4,8 @@ from .batches import collate as collate
 from .batches import encode_example as encode_example
 from .batches import length_buckets as length_buckets
 from .best_of_n import BestOfN as BestOfN
-from .best_of_n import BestOfNResult as BestOfNResult
 from .best_of_n_config import BestOfNConfig as BestOfNConfig
+from .best_of_n_training import BestOfNResult as BestOfNResult
 from .config import FinetuneConfig as FinetuneConfig
 from .config import LoraConfig as LoraConfig
 from .config import SupervisedConfig as SupervisedConfig
@@ -26,10 +26,12 @@ from .preferences_config import PreferencesConfig as PreferencesConfig
 from .rest_em import RestEM as RestEM
 from .rest_em import RestEMResult as RestEMResult
 from .rest_em_config import RestEMConfig as RestEMConfig
-from .reward_model import RewardModel as RewardModel
 from .reward_config import RewardConfig as RewardConfig
+from .reward_model import RewardModel as RewardModel
 from .reward_training import RewardResult as RewardResult
 from .reward_training import RewardTrainer as RewardTrainer
+from .rollouts import Group as Group
+from .rollouts import Rollouts as Rollouts
 from .run import Run as Run
 from .run import open_run as open_run
 from .supervised import Fit as Fit

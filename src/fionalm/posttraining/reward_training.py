@@ -194,7 +194,7 @@ class RewardTrainer:
     def _encoded(self, rows: Sequence[Row]) -> list[_Item]:
         need = ("prompt", "chosen", "rejected") if self.pairs else ("prompt", "completion")
         found = []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(rows, 1):
             for name in need:
                 if name not in row:
                     raise UserError(

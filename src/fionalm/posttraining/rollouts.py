@@ -186,6 +186,16 @@ def outcome_counts(groups: Sequence[Group]) -> dict[str, int]:
     return dict(Counter(verdict.outcome for group in groups for verdict in group.verdicts))
 
 
+def unique(names: Sequence[str]) -> list[str]:
+    """Return names of which each occurs once: the second `7` is `7#2`."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return found
+
+
 def reward_table(groups: Sequence[Group]) -> torch.Tensor:
     """Return rewards [prompts, samples], NaN where the verifier failed."""
     return torch.tensor([group.rewards for group in groups], dtype=torch.float64)
