@@ -178,7 +178,7 @@ def test_columns_templates_limits_and_held_out_rows(fiona: Fiona, tiny: Path, tm
             [],
             "row 1 of d.jsonl: soft_label is 2",
         ),
-        ("grpo", [{"prompt": "1", "answer": "none"}], ["--verifier", "number"], "answer number 0 holds no number"),
+        ("grpo", [{"prompt": "1", "answer": "none"}], ["--verifier", "number"], "answer number 1 holds no number"),
         ("grpo", [{"prompt": "1", "answer": "2"}], ["--verifier", "numbr"], "did you mean 'number'"),
         ("grpo", [{"prompt": "1", "answer": "2"}], [], "--verifier"),
         ("grpo", [{"prompt": "1" * 40, "answer": "2"}], ["--verifier", "number"], "row 1: the prompt's 40 tokens"),

@@ -48,7 +48,7 @@ def test_histograms_count_every_label_once(values: list[float], bins: int) -> No
 
 def test_a_label_that_is_no_probability_names_its_row() -> None:
     for wrong in (math.nan, 1.1):
-        with pytest.raises(UserError, match="row 1 is"):
+        with pytest.raises(UserError, match="row 2 is"):
             label_histogram([0.5, wrong])
 
 

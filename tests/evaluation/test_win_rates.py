@@ -45,7 +45,7 @@ def test_a_sure_win_is_significant_and_noise_is_not() -> None:
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
-    [([], "shape"), ([[0.1, 0.2, 0.3]], "both orders"), ([0.5, 1.2], "prompt 1 is 1.2"), ([math.nan], "prompt 0")],
+    [([], "shape"), ([[0.1, 0.2, 0.3]], "both orders"), ([0.5, 1.2], "prompt 2 is 1.2"), ([math.nan], "prompt 1")],
 )
 def test_mistakes(values: list[float], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):

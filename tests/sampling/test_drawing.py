@@ -23,7 +23,7 @@ PROBLEMS = [Problem("a", "hello"), Problem("b", "once upon"), Problem("c", [{"ro
 def test_rows_are_named_by_id_or_number() -> None:
     problems = problems_of([{"prompt": "x", "answer": "1"}, {"prompt": "y", "id": 7}])
     assert [(one.id, one.columns) for one in problems] == [("0", {"answer": "1"}), ("7", {})]
-    with pytest.raises(UserError, match="rows 0 and 2 have the same id '2'"):
+    with pytest.raises(UserError, match="rows 1 and 3 have the same id '2'"):
         problems_of([{"prompt": "x", "id": "2"}, {"prompt": "y"}, {"prompt": "z"}])
 
 

@@ -34,9 +34,9 @@ def test_numbers_vote_in_one_form_and_within_a_tolerance() -> None:
 
 
 def test_a_gold_answer_without_a_number_is_named() -> None:
-    with pytest.raises(UserError, match="answer number 1 holds no number: 'many'"):
+    with pytest.raises(UserError, match="answer number 2 holds no number: 'many'"):
         NumberVerifier()(["", ""], ["1", "2"], answer=["1", "many"])
-    with pytest.raises(UserError, match="answer number 1 holds no number"):
+    with pytest.raises(UserError, match="answer number 2 holds no number"):
         NumberVerifier().check({"answer": ["1", "many"]})
 
 
@@ -70,7 +70,7 @@ def test_alternatives_and_regex() -> None:
 
 @pytest.mark.parametrize("gold", ["", "  ", [], ["a", ""]])
 def test_an_empty_gold_answer_is_named(gold: object) -> None:
-    with pytest.raises(UserError, match="answer number 0 is empty"):
+    with pytest.raises(UserError, match="answer number 1 is empty"):
         ExactVerifier()([""], ["a"], answer=[gold])
 
 

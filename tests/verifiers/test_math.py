@@ -85,9 +85,9 @@ def test_conversations_are_read(verifier) -> None:
 
 @pytest.mark.parametrize("gold", ["", "   ", "It is not known at all"])
 def test_a_gold_answer_that_cannot_be_parsed_is_named(verifier, gold: str) -> None:
-    with pytest.raises(UserError, match="answer number 1 cannot be parsed"):
+    with pytest.raises(UserError, match="answer number 2 cannot be parsed"):
         verifier(["", ""], ["1", "1"], answer=["1", gold])
-    with pytest.raises(UserError, match="answer number 1 cannot be parsed"):
+    with pytest.raises(UserError, match="answer number 2 cannot be parsed"):
         verifier.check({"answer": ["1", gold]})
 
 

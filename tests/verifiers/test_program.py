@@ -199,11 +199,11 @@ def test_a_program_over_its_limits_has_an_outcome_of_its_own_and_is_judged_again
     ("columns", "words"),
     [
         ({"test_cases": [""]}, "needs the column 'tests'.*did you mean 'test_cases'"),
-        ({"tests": [""]}, "tests number 0"),
-        ({"tests": [[]]}, "tests number 0.*are no tests"),
-        ({"tests": [[1]]}, "tests number 0: expected a list of code"),
-        ({"tests": [{"inputs": ["1"], "outputs": []}]}, "tests number 0: expected as many inputs as outputs"),
-        ({"tests": ["assert ("]}, "tests number 0 cannot be used: SyntaxError"),
+        ({"tests": [""]}, "tests number 1"),
+        ({"tests": [[]]}, "tests number 1.*are no tests"),
+        ({"tests": [[1]]}, "tests number 1: expected a list of code"),
+        ({"tests": [{"inputs": ["1"], "outputs": []}]}, "tests number 1: expected as many inputs as outputs"),
+        ({"tests": ["assert ("]}, "tests number 1 cannot be used: SyntaxError"),
     ],
 )
 def test_tests_that_are_none_are_the_users_error(verifier, columns: dict[str, Any], words: str) -> None:

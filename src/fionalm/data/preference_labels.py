@@ -51,7 +51,7 @@ def label_histogram(labels: Sequence[float], bins: int = 10) -> list[int]:
         UserError: a label outside [0, 1] or NaN (its row is named).
     """
     counts = [0] * bins
-    for row, label in enumerate(labels):
+    for row, label in enumerate(labels, 1):
         if not 0 <= label <= 1:
             raise UserError(f"the soft label of row {row} is {label}: expected a probability in [0, 1]")
         counts[min(int(label * bins), bins - 1)] += 1

@@ -56,7 +56,7 @@ def win_rate(preferences: ArrayLike, *, level: float = 0.95, resamples: int = 20
         raise UserError(f"preferences of shape {values.shape}: expected [prompts], or [prompts, 2] for both orders")
     if not ((values >= 0) & (values <= 1)).all():
         wrong = int(np.argwhere(~((values >= 0) & (values <= 1)))[0][0])
-        raise UserError(f"preference of prompt {wrong} is {values[wrong]}: expected a probability in [0, 1]")
+        raise UserError(f"preference of prompt {wrong + 1} is {values[wrong]}: expected a probability in [0, 1]")
     mean = values if values.ndim == 1 else values.mean(1)
     won = (np.sign(mean - 0.5) + 1) / 2
     options: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed, "bounds": (0.0, 1.0)}

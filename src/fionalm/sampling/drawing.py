@@ -33,7 +33,7 @@ def problems_of(rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
         others = {name: value for name, value in row.items() if name not in ("prompt", "id")}
         problems.append(Problem(str(row.get("id", number)), row["prompt"], others))
     seen: dict[str, int] = {}
-    for number, problem in enumerate(problems):
+    for number, problem in enumerate(problems, 1):
         if problem.id in seen:
             raise UserError(f"rows {seen[problem.id]} and {number} have the same id {problem.id!r}: expected one each")
         seen[problem.id] = number

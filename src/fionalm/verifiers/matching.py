@@ -63,7 +63,7 @@ class NumberVerifier:
     def _gold(self, index: int, gold: Any) -> Fraction:
         number = find_number(str(gold))
         if number is None:
-            raise UserError(f"{self.answer_column} number {index} holds no number: {str(gold)[:200]!r}")
+            raise UserError(f"{self.answer_column} number {index + 1} holds no number: {str(gold)[:200]!r}")
         return number
 
     def _judge(self, text: str, gold: Fraction) -> Verdict:
@@ -136,7 +136,7 @@ class ExactVerifier:
     def _gold(self, index: int, gold: Any) -> list[str]:
         forms = [self._form(str(item)) for item in (gold if isinstance(gold, list | tuple) else [gold])]
         if not forms or not all(forms):
-            raise UserError(f"{self.answer_column} number {index} is empty: {gold!r}; expected text to match")
+            raise UserError(f"{self.answer_column} number {index + 1} is empty: {gold!r}; expected text to match")
         return forms
 
     def _form(self, text: str) -> str:

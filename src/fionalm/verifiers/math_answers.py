@@ -119,8 +119,8 @@ def _verdict(reply: Reply, column: str, index: int, gold: object) -> Verdict:
     outcome = reply.value["outcome"]
     if outcome == "no_gold":
         raise UserError(
-            f"{column} number {index} cannot be parsed as a math answer: {gold!r}; expected a number, an expression or "
-            "LaTeX such as \\frac{1}{2}"
+            f"{column} number {index + 1} cannot be parsed as a math answer: {gold!r}; expected a number, an "
+            "expression or LaTeX such as \\frac{1}{2}"
         )
     reward = {"right": 1.0, "wrong": 0.0, "no_answer": 0.0}.get(outcome)
     return Verdict(outcome, reward, reply.value.get("answer"), reply.value.get("detail", ""))

@@ -113,11 +113,12 @@ class ProgramVerifier:
             prefix = prefixes[index] if isinstance(prefixes[index], str) else ""
             program = _complete(prefix, text, entry_points[index])
             empty.append(not code_of(text).strip())
-            jobs.append(_job(program, tests[index], entry_points[index], prefix, f"{self.tests_column} number {index}"))
+            where = f"{self.tests_column} number {index + 1}"
+            jobs.append(_job(program, tests[index], entry_points[index], prefix, where))
         results = [_result(reply) for reply in self._pool.map(jobs)]
         for index, result in enumerate(results):
             if result.outcome == "broken_tests":
-                raise UserError(f"{self.tests_column} number {index} cannot be used: {result.detail}")
+                raise UserError(f"{self.tests_column} number {index + 1} cannot be used: {result.detail}")
         return [
             Verdict("no_answer", 0.0) if nothing else _verdict(result, job["program"])
             for result, job, nothing in zip(results, jobs, empty, strict=True)
@@ -126,13 +127,13 @@ class ProgramVerifier:
     def run(self, programs: Sequence[str], tests: Sequence[Tests]) -> list[ProgramResult]:
         """Run whole programs, each with its tests, and return what became of them."""
         pairs = enumerate(zip(programs, tests, strict=True))
-        jobs = [_job(source, test, None, "", f"tests number {index}") for index, (source, test) in pairs]
+        jobs = [_job(source, test, None, "", f"tests number {index + 1}") for index, (source, test) in pairs]
         return [_result(reply) for reply in self._pool.map(jobs)]
 
     def check(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Raise UserError where a row's tests are missing or in no known form."""
         for index, test in enumerate(self._tests(columns, None)):
-            _job("", test, None, "", f"{self.tests_column} number {index}")
+            _job("", test, None, "", f"{self.tests_column} number {index + 1}")
 
     def describe(self) -> dict[str, Any]:
         """Return what this verifier is."""
