@@ -1,6 +1,6 @@
-"""Kill a preference training at several moments until it ends; or run it once, under torchrun too.
+"""Kill a preference training at several moments until it ends; or run it with each strategy, under torchrun too.
 
-    python killed_preferences.py OUT [once]
+    python killed_preferences.py OUT [strategies]
 
 Prints the number of kills.
 """
@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,6 +26,7 @@ from fionalm.posttraining import Preferences, PreferencesConfig
 CONFIG = PreferencesConfig(
     optimizer=OptimizerConfig(lr=3e-3), batch_size=6, micro_batch_tokens=50, epochs=5, checkpoint_every=1
 )
+STRATEGIES: tuple[Literal["ddp", "fsdp2"], ...] = ("ddp", "fsdp2")
 
 
 def make_pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -43,9 +45,15 @@ def make_pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def run(out: str) -> None:
+def run(out: str, config: PreferencesConfig = CONFIG) -> None:
     """Train in the folder, or go on there."""
-    Preferences(make_policy(), make_pairs(12), CONFIG, validation=make_pairs(3, seed=1), out=out, quiet=True).run()
+    Preferences(make_policy(), make_pairs(12), config, validation=make_pairs(3, seed=1), out=out, quiet=True).run()
+
+
+def run_strategies(out: str) -> None:
+    """Train with each strategy, in a folder of its name."""
+    for strategy in STRATEGIES:
+        run(f"{out}/{strategy}", replace(CONFIG, strategy=strategy, steps=4))
 
 
 def main(out: str) -> None:
@@ -74,4 +82,4 @@ def newest_step(out: str) -> int:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1]) if "once" in sys.argv else main(sys.argv[1])
+    run_strategies(sys.argv[1]) if "strategies" in sys.argv else main(sys.argv[1])
