@@ -3,51 +3,63 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from fionalm.evaluation.co_scaling import fit
 from fionalm.report import measure
 from fionalm.report.claims import Measured
-from fionalm.statistics import bootstrap
+from fionalm.statistics import Interval, bootstrap
 from fionalm.studies.best_of_n.claims import CLAIMS
-from fionalm.studies.best_of_n.results import Results, best_temperatures, mean
+from fionalm.studies.best_of_n.results import Results, best_temperatures
 from fionalm.studies.best_of_n.runs import BASE, RL, SFT
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 BON = "bon-rlb-p"
 
 
+def over_seeds(
+    claim: str, values: np.ndarray, statistic: Callable[[np.ndarray], float] | None = None, detail: str = ""
+) -> Measured:
+    """Measure a claim on `values` [seed, ...], of which the seeds are left out that a crashed trial leaves unknown."""
+    known = values[np.isfinite(values.reshape(len(values), -1)).all(1)]
+    if not len(known):
+        return measure(BY_ID[claim], Interval(math.nan, math.nan, math.nan), n=0, detail=detail)
+    found = bootstrap(statistic or (lambda drawn: float(drawn.mean())), known)
+    return measure(BY_ID[claim], found, n=len(known), detail=detail)
+
+
 def baselines(results: Results) -> list[Measured]:
     """Measure what training for one sample does to pass@1 and pass@N (claim 1)."""
-    n, seeds = results.config.largest_n, results.config.seeds
+    n = results.config.largest_n
     found = []
     for method, name in ((RL, "rl"), (SFT, "sft")):
         for claim, k in ((f"{name}-raises-pass1", 1), (f"{name}-no-gain-at-32", n)):
             difference = results.passed(method, 1, k) - results.passed(BASE, 0, k)
-            found.append(measure(BY_ID[claim], mean(difference), n=seeds, detail=_at(results, k)))
+            found.append(over_seeds(claim, difference, detail=_at(results, k)))
     return found
 
 
 def aware(results: Results) -> list[Measured]:
     """Measure what BoN-aware training gains over the base and over RL, with and without a verifier (claims 2, 3)."""
-    n, seeds = results.config.largest_n, results.config.seeds
+    n = results.config.largest_n
     found = []
     for method in (BON, "bon-rl-s"):
         for against, key in (("base", (BASE, 0)), ("rl", (RL, 1))):
             difference = results.passed(method, n, n) - results.passed(*key, n)
-            found.append(measure(BY_ID[f"{method}-over-{against}"], mean(difference), n=seeds, detail=_at(results, n)))
+            found.append(over_seeds(f"{method}-over-{against}", difference, detail=_at(results, n)))
     difference = results.best_of("bon-rl-v", n, n) - results.best_of(BASE, 0, n)
-    found.append(measure(BY_ID["bon-rl-v-raises-bo32"], mean(difference), n=seeds, detail=_at(results, n)))
+    found.append(over_seeds("bon-rl-v-raises-bo32", difference, detail=_at(results, n)))
     return found
 
 
 def matching(results: Results) -> list[Measured]:
     """Measure whether the N that is trained for should be the N that is tested (claim 4)."""
-    values, seeds = results.matrix(BON), results.config.seeds
+    values = results.matrix(BON)
     return [
-        measure(BY_ID["matched-is-best"], bootstrap(matched_margin, values), n=seeds),
-        measure(BY_ID["matched-beats-mismatched"], bootstrap(matched_advantage, values), n=seeds),
+        over_seeds("matched-is-best", values, matched_margin),
+        over_seeds("matched-beats-mismatched", values, matched_advantage),
     ]
 
 
@@ -67,14 +79,14 @@ def matched_advantage(values: np.ndarray) -> float:
 
 def exploration(results: Results) -> list[Measured]:
     """Measure entropy and distinct right solutions (claim 5), and where the gradient's weight lies (claim 7)."""
-    n, seeds = results.config.largest_n, results.config.seeds
+    n = results.config.largest_n
     found = []
     for claim, name in (("keeps-entropy", "entropy"), ("keeps-distinct-solutions", "distinct")):
         difference = results.per_seed(BON, n, lambda r, name=name: r[name])
         difference = difference - results.per_seed(RL, 1, lambda r, name=name: r[name])
-        found.append(measure(BY_ID[claim], mean(difference), n=seeds, detail=_at(results, n)))
+        found.append(over_seeds(claim, difference, detail=_at(results, n)))
     difference = results.per_seed(BON, n, weighted_pass_rate_gap)
-    found.append(measure(BY_ID["weights-favour-hard-prompts"], mean(difference), n=seeds, detail=_at(results, n)))
+    found.append(over_seeds("weights-favour-hard-prompts", difference, detail=_at(results, n)))
     return found
 
 
@@ -93,7 +105,7 @@ def temperatures(results: Results) -> list[Measured]:
 
     def slope(drawn: np.ndarray) -> float:
         best = best_temperatures(drawn.mean(0), config.temperatures)
-        return float(np.polyfit(np.log2(ns), best, 1)[0]) if np.isfinite(best).all() else math.nan
+        return float(np.polyfit(np.log2(ns), best, 1)[0])
 
     easy = results.easier_half()
     column = ns.index(config.largest_n) if config.largest_n in ns else -1
@@ -110,9 +122,9 @@ def temperatures(results: Results) -> list[Measured]:
 
     errors = np.array([fit_error(ns, by_n[seed]) for seed in range(config.seeds)])
     return [
-        measure(BY_ID["best-temperature-rises-with-n"], bootstrap(slope, by_n), n=config.seeds),
-        measure(BY_ID["best-temperature-rises-with-difficulty"], bootstrap(gap, halves), n=config.seeds),
-        measure(BY_ID["co-scaling-fits"], mean(errors), n=config.seeds),
+        over_seeds("best-temperature-rises-with-n", by_n, slope),
+        over_seeds("best-temperature-rises-with-difficulty", halves, gap),
+        over_seeds("co-scaling-fits", errors),
     ]
 
 

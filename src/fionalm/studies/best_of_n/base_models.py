@@ -6,10 +6,7 @@ missing is made again.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +15,7 @@ from random import Random
 import torch
 
 from fionalm.data import TextTokenizer, character_tokenizer
+from fionalm.data.cache import build_once, content_key
 from fionalm.data.tasks.number_chains import CHAIN_ALPHABET, chain_problems
 from fionalm.models import Decoder, DecoderConfig
 from fionalm.optim import OptimizerConfig, ScheduleConfig
@@ -34,22 +32,36 @@ from fionalm.posttraining import (
 )
 from fionalm.studies.best_of_n.chains import Row, Values, draw, labelled_chains
 
+VERSION = 1
+"""Part of what a base model is kept under: raised when a change of the code makes others of the same settings."""
+FACTS = "facts.json"
+
 
 def prepared(values: Values) -> tuple[Policy, RewardModel, list[Row]]:
     """Return a base model, its learned verifier, and rows with its own right samples of training problems."""
-    folder = folder_of(values)
-    if not (folder / "facts.json").exists():
-        _make(values, folder)
-    policy = load_policy(folder / "model", device="cpu")
-    experts = [json.loads(line) for line in (folder / "experts.jsonl").read_text().splitlines()]
-    return policy, RewardModel.load(folder / "reward", device="cpu"), experts
+    base = build_once(folder_of(values), lambda folder: _make_base(values, folder))
+    reward = build_once(folder_of(values, "verifier"), lambda folder: _make_verifier(values, base, folder))
+    right = dict.fromkeys((row["prompt"], row["completion"]) for row in _samples(base, "train") if row["label"])
+    experts = [{"prompt": prompt, "completion": text} for prompt, text in right]
+    if not experts:  # a base model that solves nothing, as it may at smoke
+        some = chain_problems("train", values["n_digits"])[: values["expert_prompts"]]
+        experts = [{"prompt": problem.prompt, "completion": problem.solutions[0]} for problem in some]
+    return load_policy(base, device="cpu"), RewardModel.load(reward, device="cpu"), experts
 
 
-def folder_of(values: Values) -> Path:
-    """Return where the base model of these settings is kept."""
-    names = ("seed", "n_digits", "d_model", "n_layers", "pretraining_steps", "pretraining_batch", "pretraining_lr")
-    chosen = [values[name] for name in (*names, "expert_prompts", "expert_samples", "verifier_steps")]
-    return home() / "models" / f"best-of-n-{hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]}"
+def facts_of(values: Values) -> dict[str, float]:
+    """Return what is known of a base model's verifier: its losses, and how it ranks the base model's samples."""
+    return json.loads((folder_of(values, "verifier") / FACTS).read_text())
+
+
+def folder_of(values: Values, part: str = "base") -> Path:
+    """Return where the base model of these settings, or its verifier, is kept."""
+    names = (
+        "seed", "n_digits", "d_model", "n_layers", "pretraining_steps", "pretraining_batch", "pretraining_lr",
+        "expert_prompts", "expert_samples", "verifier_steps",
+    )  # fmt: skip
+    key = content_key(VERSION, part, {name: values[name] for name in names})
+    return home() / "models" / f"best-of-n-{part}-{key}"
 
 
 def new_policy(values: Values) -> Policy:
@@ -78,10 +90,9 @@ def pretraining_examples(values: Values, tokenizer: TextTokenizer, per_problem: 
     ]
 
 
-def _make(values: Values, folder: Path) -> None:
-    """Train a base model, sample it on training problems, train the verifier on these samples, and keep all three."""
+def _make_base(values: Values, folder: Path) -> None:
+    """Train a base model, and sample it on problems of the splits for training and validation."""
     policy, seed = new_policy(values), values["seed"]
-    examples = pretraining_examples(values, policy.tokenizer)
     settings = SupervisedConfig(
         steps=values["pretraining_steps"],
         batch_size=values["pretraining_batch"],
@@ -90,45 +101,35 @@ def _make(values: Values, folder: Path) -> None:
         schedule=ScheduleConfig(name="cosine", warmup_steps=values["pretraining_steps"] // 20),
         seed=seed,
     )
-    done = fit(policy, examples, settings, quiet=True)
-    samples = {split: _labelled(policy, split, values) for split in ("train", "validation")}
-    experts = [
-        {"prompt": prompt, "completion": text}
-        for prompt, text in dict.fromkeys(
-            (row["prompt"], row["completion"]) for row in samples["train"] if row["label"]
-        )
-    ]
-    if not experts:  # a base model that solves nothing, as it may at smoke
-        some = chain_problems("train", values["n_digits"])[: values["expert_prompts"]]
-        experts = [{"prompt": problem.prompt, "completion": problem.solutions[0]} for problem in some]
-    reward_settings = RewardConfig(
+    fit(policy, pretraining_examples(values, policy.tokenizer), settings, quiet=True)
+    policy.save(folder)
+    for split in ("train", "validation"):
+        rows = _labelled(policy, split, values)
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _make_verifier(values: Values, base: Path, folder: Path) -> None:
+    """Train the verifier from the base model, on its samples of training problems and on chains of the corpus."""
+    settings = RewardConfig(
         steps=values["verifier_steps"],
         batch_size=128,
         micro_batch_tokens=65_536,
         optimizer=OptimizerConfig(lr=3e-3, betas=(0.9, 0.95)),
         schedule=ScheduleConfig(name="cosine", warmup_steps=values["verifier_steps"] // 20),
-        seed=seed,
+        seed=values["seed"],
     )
-    copy = Policy(new_policy(values).model, policy.tokenizer, device="cpu")
-    copy.restore(policy.snapshot())
-    learnt = [*_balanced(samples["train"], Random(seed)), *labelled_chains("corpus", values)]
-    trainer = RewardTrainer(copy, learnt, reward_settings, validation=samples["validation"], quiet=True)
-    verified = trainer.run()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as place:
-        made = Path(place) / "base"
-        policy.save(made / "model")
-        trainer.model.save(made / "reward")
-        (made / "experts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in experts))
-        facts = {"loss": done.loss, **{key: value for key, value in asdict(verified).items() if key != "rows"}}
-        (made / "facts.json").write_text(json.dumps(facts))
-        if folder.exists() and not (folder / "facts.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            made.rename(folder)
-        except OSError:  # another process made it meanwhile
-            if not (folder / "facts.json").exists():
-                raise
+    learnt = [*_balanced(_samples(base, "train"), Random(values["seed"])), *labelled_chains("corpus", values)]
+    trainer = RewardTrainer(
+        load_policy(base, device="cpu"), learnt, settings, validation=_samples(base, "validation"), quiet=True
+    )
+    found = trainer.run()
+    trainer.model.save(folder)
+    facts = {key: value for key, value in asdict(found).items() if key != "rows"}
+    (folder / FACTS).write_text(json.dumps(facts))
+
+
+def _samples(base: Path, split: str) -> list[Row]:
+    return [json.loads(line) for line in (base / f"{split}.jsonl").read_text().splitlines()]
 
 
 def _labelled(policy: Policy, split: str, values: Values) -> list[Row]:

@@ -11,7 +11,7 @@ from fionalm.evaluation.co_scaling import fit
 from fionalm.objectives import bon_rlb_weights
 from fionalm.report import Line, Section, Table, lines_with_intervals
 from fionalm.statistics import Interval
-from fionalm.studies.best_of_n.results import Result, Results, quick_mean
+from fionalm.studies.best_of_n.results import Result, Results, mean
 from fionalm.studies.best_of_n.runs import BASE, BON_METHODS, GRPO, RL, SFT, TITLES, BestOfNStudyConfig
 from fionalm.studies.study import Lab
 
@@ -38,7 +38,7 @@ def draw_real(config: BestOfNStudyConfig, found: Mapping[str, Result], lab: Lab)
     lines, rows = [], []
     for method, result in done.items():
         title = TITLES[method] if method in (BASE, RL) else f"{TITLES[method]}, N' = {real.n}"
-        curves = [quick_mean(np.array(result["passed"][str(n)])) for n in ns]
+        curves = [mean(np.array(result["passed"][str(n)])) for n in ns]
         lines.append(_drawn(title, ns, curves))
         cells = [_cell(curve) for curve in curves]
         rows.append((title, *cells, f"{result['entropy']:.2f}", f"{result['distinct']:.2f}"))
@@ -99,8 +99,9 @@ def _matrix(results: Results, lab: Lab) -> None:
     )
     rows = []
     for method in BON_METHODS:
-        means = results.matrix(method).mean(0)
-        rows += [(TITLES[method], trained, *row) for trained, row in zip(ns, means.tolist(), strict=True)]
+        values = results.matrix(method)
+        means = [[mean(values[:, i, j]).estimate for j in range(len(ns))] for i in range(len(ns))]
+        rows += [(TITLES[method], trained, *row) for trained, row in zip(ns, means, strict=True)]
     table = Table(("method", "N'", *(f"pass@{n}" for n in ns)), rows, "Means over seeds; N' = 1 is REINFORCE.")
     lab.sections.append(Section("Training N' against test N, all methods", "", [table]))
 
@@ -124,7 +125,7 @@ def _temperatures(results: Results, lab: Lab) -> None:
         values = [by_n[:, place, column] for column in range(len(ns))]
         points = _line(f"T = {temperature:g}", ns, values)
         fits.append(Line(points.label, points.x, points.y, points.low, points.high, "points", place))
-        a, b = fit(ns, by_n[:, place].mean(0))
+        a, b = fit(ns, np.array(points.y))
         if math.isfinite(a):
             fits.append(Line("", smooth, np.exp(a * smooth**b), style="dashed", color=place))
     lab.figure(
@@ -192,18 +193,18 @@ def _tables(results: Results, lab: Lab) -> None:
     columns = ("method", "N'", *(f"pass@{n}" for n in config.ns), f"best of {config.largest_n}", "entropy", "distinct")
     rows, kinds = [], []
     for method, n in [(BASE, 0), *config.arms()]:
-        cells = [quick_mean(results.passed(method, n, k)) for k in config.ns]
+        cells = [mean(results.passed(method, n, k)) for k in config.ns]
         cells += [
-            quick_mean(results.best_of(method, n, config.largest_n)),
-            quick_mean(results.per_seed(method, n, lambda r: r["entropy"])),
-            quick_mean(results.per_seed(method, n, lambda r: r["distinct"])),
+            mean(results.best_of(method, n, config.largest_n)),
+            mean(results.per_seed(method, n, lambda r: r["entropy"])),
+            mean(results.per_seed(method, n, lambda r: r["distinct"])),
         ]
         rows.append((TITLES[method], n or "", *(_cell(cell) for cell in cells)))
         right = [
             results.per_seed(method, n, lambda r, k=k: r["strategies"][k] / max(1, sum(r["strategies"])))
             for k in range(config.n_digits)
         ]
-        kinds.append((TITLES[method], n or "", *(float(np.nanmean(share)) for share in right)))
+        kinds.append((TITLES[method], n or "", *(mean(share).estimate for share in right)))
     lab.sections.append(
         Section(
             "All methods on the test problems",
@@ -223,7 +224,7 @@ def _tables(results: Results, lab: Lab) -> None:
 
 
 def _line(label: str, x: Sequence[float], by_seed: Sequence[np.ndarray]) -> Line:
-    return _drawn(label, x, [quick_mean(values) for values in by_seed])
+    return _drawn(label, x, [mean(values) for values in by_seed])
 
 
 def _drawn(label: str, x: Sequence[float], found: Sequence[Interval]) -> Line:

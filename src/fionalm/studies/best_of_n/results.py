@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fionalm.evaluation import pass_at_k
-from fionalm.statistics import Interval, bootstrap, student_t_quantile
+from fionalm.statistics import Interval, student_t_quantile
 from fionalm.studies.best_of_n.runs import BASE, RL, BestOfNStudyConfig, Key
 
 Result = dict[str, Any] | None
@@ -80,13 +80,8 @@ class Results:
         return [n for n in CURVE_NS if n <= self.config.grid_samples]
 
 
-def mean(by_seed: np.ndarray) -> Interval:
-    """Return the mean over seeds, with a bootstrap interval, which claims are decided by."""
-    return bootstrap(lambda drawn: float(drawn.mean()), by_seed)
-
-
-def quick_mean(values: np.ndarray) -> Interval:
-    """Return the mean of what is known, with Student's interval: what figures and tables show, hundreds of times."""
+def mean(values: np.ndarray) -> Interval:
+    """Return the mean of what is known, with Student's interval, for figures and tables; claims are bootstrapped."""
     known = values[np.isfinite(values)]
     if len(known) < 2:
         return Interval(float(known.mean()) if len(known) else math.nan, math.nan, math.nan)
@@ -96,5 +91,5 @@ def quick_mean(values: np.ndarray) -> Interval:
 
 
 def best_temperatures(curves: np.ndarray, temperatures: Sequence[float]) -> np.ndarray:
-    """Return the temperature with the highest pass@N of each column of `curves` [T, ...]; NaN where one is unknown."""
-    return np.where(np.isnan(curves).any(0), math.nan, np.array(temperatures)[curves.argmax(0)])
+    """Return the temperature with the highest pass@N of each column of `curves` [T, ...]."""
+    return np.array(temperatures)[curves.argmax(0)]

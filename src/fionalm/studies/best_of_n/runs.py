@@ -75,12 +75,13 @@ class BestOfNStudyConfig:
     """N at test time and N' in training."""
     samples: int = 64
     """Of each prompt in training, for every method and N'."""
-    steps: int = 40
+    steps: int = 100
     batch: int = 16
     """Prompts of a step."""
     sft_batch: int = 128
     """Examples of a step of SFT, which draws no samples."""
-    lr: float = 1e-3
+    lr: float = 3e-4
+    """The largest of 3e-4 and 1e-3 at which REINFORCE raises pass@1 on the validation problems."""
     test_problems: int = 200
     test_samples: int = 64
     grid_problems: int = 120

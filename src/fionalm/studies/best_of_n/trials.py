@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from fionalm.evaluation import best_of_k
 from fionalm.optim import OptimizerConfig, ScheduleConfig
 from fionalm.posttraining import BestOfN, BestOfNConfig, Policy, RewardModel
 from fionalm.posttraining.rollouts import Group, reward_table
-from fionalm.studies.best_of_n.base_models import folder_of, prepared
+from fionalm.studies.best_of_n.base_models import facts_of, prepared
 from fionalm.studies.best_of_n.chains import LONGEST, SAMPLE_BATCH, Values, draw, problem_rows, verifier
 
 
@@ -21,7 +20,7 @@ def base(values: dict[str, Any]) -> dict[str, Any]:
     """Make a base model and its verifier; return its test results at temperature 1 and over temperatures."""
     policy, reward, _ = prepared(values)
     result = evaluate(policy, reward, values)
-    result["training_loss"] = json.loads((folder_of(values) / "facts.json").read_text())
+    result["verifier"] = facts_of(values)
     problems = chain_problems("test", values["n_digits"])[: values["grid_problems"]]
     result["grid"] = []
     for temperature in values["temperatures"]:
