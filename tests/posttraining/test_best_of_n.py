@@ -193,6 +193,13 @@ def test_the_kl_keeps_the_policy_near_its_start_and_reuse_is_counted() -> None:
     assert again.updates == 24 and again.reused == 2 * again.samples == 2 * 8 * 16 * 8
 
 
+def test_without_validation_the_last_steps_samples_are_left_for_evaluation(tmp_path: Path) -> None:
+    train(CONFIG, out=tmp_path)
+    left = read_samples(tmp_path / "samples.jsonl")
+    assert left == read_samples(tmp_path / "samples" / "step-000002.jsonl")
+    assert len(left) == CONFIG.batch_size * CONFIG.samples and all(one.reward is not None for one in left)
+
+
 def test_a_run_is_not_resumed_with_another_verifier_or_selector(tmp_path: Path) -> None:
     class Scores:
         def __init__(self, name: str) -> None:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from fionalm.posttraining.best_of_n import BestOfN
 
 SAMPLES_FOLDER = "samples"
-"""Of training, a file a step; `samples.jsonl` has the trained policy's of the validation problems."""
+"""Of training, a file a step; `samples.jsonl` has the trained policy's of the validation problems, or where there are
+none the last step's."""
 VALIDATION_SEED = 1 << 40
 """Added to the seed of validation samples, which so are the same at each evaluation and never training's."""
 
@@ -293,10 +294,13 @@ class Training:
     def _store(self, step: int, groups: Sequence[Group], chosen: Sequence[int]) -> None:
         """Keep a step's samples in a file of its own, which a resumed run writes again."""
         assert self.run_folder.path is not None
-        path = self.run_folder.path / SAMPLES_FOLDER / f"step-{step:06d}.jsonl"
-        path.unlink(missing_ok=True)
+        paths = [self.run_folder.path / SAMPLES_FOLDER / f"step-{step:06d}.jsonl"]
+        if step == self.config.steps - 1 and not self.trainer.validation:
+            paths.append(self.run_folder.path / SAMPLES_FILE)
         rows = [self.trainer.rows[index] for index in chosen]
-        SampleStore(path).append(*records(groups, rows, iteration=step, temperature=self.config.temperature))
+        for path in paths:
+            path.unlink(missing_ok=True)
+            SampleStore(path).append(*records(groups, rows, iteration=step, temperature=self.config.temperature))
 
     def _store_validation(self, groups: Sequence[Group]) -> None:
         """Keep the trained policy's samples of the validation problems, for `fiona evaluate`."""
