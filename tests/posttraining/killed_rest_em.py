@@ -60,9 +60,9 @@ def exact(prompts: Sequence[Any], completions: Sequence[Any], *, answer: Sequenc
     ]
 
 
-def run(policy: Policy, out: str) -> None:
+def run(policy: Policy, out: str, config: RestEMConfig = CONFIG) -> None:
     """Train in the folder, or go on there."""
-    RestEM(policy, problems(), exact, CONFIG, validation=problems(8, seed=1), out=out, quiet=True).run()
+    RestEM(policy, problems(), exact, config, validation=problems(8, seed=1), out=out, quiet=True).run()
 
 
 def phases(out: Path) -> dict[str, Callable[[], bool]]:

@@ -379,29 +379,36 @@ def test_stopping_while_sampling_keeps_the_samples_and_resumes(policy: Policy, t
     assert not same_weights(policy.snapshot(), base)
 
 
-def test_two_processes_draw_the_samples_of_one(here: Path, policy: Policy, tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    program = (
-        f"import sys; sys.path.insert(0, {str(here)!r})\n"
-        "from killed_rest_em import base_policy, run\n"
-        f"run(base_policy(), {str(tmp_path / 'two')!r})\n"
-    )
+def test_two_processes_do_what_one_does(here: Path, policy: Policy, tmp_path: Path) -> None:
+    """Sharing the model by DDP or spreading it by FSDP2; 16 problems in groups of 6 are more turns for one of them."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(here)!r})
+from dataclasses import replace
+from killed_rest_em import CONFIG, base_policy, run
+from fionalm.training import distributed
+with distributed("cpu"):
+    for strategy in ("ddp", "fsdp2"):
+        config = replace(CONFIG, problems_at_once=6, strategy=strategy)
+        run(base_policy(), {str(tmp_path)!r} + "/" + strategy, config)
+"""
     (tmp_path / "program.py").write_text(program)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*torchrun, tmp_path / "program.py"], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
-    run(policy, str(tmp_path / "one"))
-    two, one = (tmp_path / name for name in ("two", "one"))
-    assert not list(two.glob("samples-*.jsonl"))
-    drawn = [
-        {s.key: s.completion for s in read_samples(out / "samples.jsonl") if s.iteration == 0} for out in (two, one)
-    ]
-    assert drawn[0] == drawn[1] and len(drawn[0]) == 96
-    rows = [metrics(out) for out in (two, one)]
-    assert [row["step"] for row in rows[0]] == [0, 1, 2]
-    assert rows[0][1]["kept"] == rows[1][1]["kept"]
-    assert rows[0][1]["loss"] == pytest.approx(rows[1][1]["loss"], rel=1e-3)
+    run(policy, str(tmp_path / "one"), replace(CONFIG, problems_at_once=6))
+    one = {s.key: s.completion for s in read_samples(tmp_path / "one" / "samples.jsonl") if s.iteration == 0}
+    expected = metrics(tmp_path / "one")
+    for strategy in ("ddp", "fsdp2"):
+        two = tmp_path / strategy
+        assert not list(two.glob("samples-*.jsonl"))
+        assert {s.key: s.completion for s in read_samples(two / "samples.jsonl") if s.iteration == 0} == one
+        rows = metrics(two)
+        assert [row["step"] for row in rows] == [0, 1, 2] and len(one) == 96
+        assert rows[1]["kept"] == expected[1]["kept"]
+        assert rows[1]["loss"] == pytest.approx(expected[1]["loss"], rel=1e-3)
 
 
 def test_samples_of_other_processes_that_were_killed_are_taken_in(policy: Policy, tmp_path: Path) -> None:

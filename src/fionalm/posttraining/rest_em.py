@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -103,10 +103,6 @@ class RestEM:
         """
         config, policy = self.config, self.policy
         with distributed(policy.device) as world:
-            if world.size > 1 and config.strategy == "fsdp2":
-                raise UserError(
-                    "strategy 'fsdp2' was given, but each process samples with the whole model: expected 'ddp'"
-                )
             if config.lora is not None:
                 policy.add_lora(config.lora, seed=config.seed)
             self._check_rows()
@@ -173,8 +169,8 @@ class _Running:
         self.seconds.clear()
         if missing(problems, config, generation, samples):
             self.policy.restore(self._weights(generation))
-        self.seconds.update(
-            generate(
+        with _whole_weights(self.policy):
+            seconds = generate(
                 self.policy.sampler(max_batch=config.max_batch),
                 problems,
                 self.method.verifier,
@@ -186,7 +182,7 @@ class _Running:
                 interruptible=self.path is not None,
                 quiet=self.quiet,
             )
-        )
+        self.seconds.update(seconds)
         drawn = samples.of(generation, problems, config.samples_per_problem)
         encode = self.policy.tokenizer.encode_completion
         kept = [right_solutions(records, config, iteration, lambda text: len(encode(text))) for records in drawn]
@@ -248,17 +244,18 @@ class _Running:
         """Return the mean reward of greedy answers to the validation problems, each process's share of them."""
         problems, world = self.method.validation, self.world
         share = range(world.rank, len(problems), world.size)
-        drawn = policy.sampler(max_batch=self.config.max_batch).sample(
-            [problems.prompts[number] for number in share], self.config.greedy_params()
-        )
+        prompts = [problems.prompts[number] for number in share]
+        with _whole_weights(policy):
+            drawn = policy.sampler(max_batch=self.config.max_batch).sample(prompts, self.config.greedy_params())
         verdicts = problems.judge(self.method.verifier, share, [completion.text for [completion] in drawn])
         rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
         total = torch.tensor([sum(rewards), float(len(rewards))], dtype=torch.float64, device=world.device)
         reward, count = world.sum(total).tolist()
         if not count:
+            why = next((one.detail or one.outcome for one in verdicts), "all failed")
             raise UserError(
-                f"the verifier could judge none of the {len(problems)} answers to validation problems "
-                f"({verdicts[0].detail or verdicts[0].outcome}): expected a verifier that works on them"
+                f"the verifier could judge none of the {len(problems)} answers to validation problems ({why}): "
+                "expected a verifier that works on them"
             )
         self.validation_failures = len(problems) - int(count)
         return reward / count
@@ -276,7 +273,7 @@ class _Running:
         if len(self.method.validation):
             row["validation_failures"] = self.validation_failures
         if self.method.evaluate is not None:
-            with self._timed("evaluate"):
+            with self._timed("evaluate"), _whole_weights(self.policy):
                 row |= self.method.evaluate(self.policy, iteration)
         row["seconds"] = dict(self.seconds)
         row["peak_memory_bytes"] = peak_memory_bytes(self.world.device)
@@ -306,12 +303,26 @@ class _Running:
         return load_file(self.path / f"iteration-{iteration:02}" / WEIGHTS_FILE)
 
     @contextmanager
-    def _timed(self, phase: str) -> Any:
+    def _timed(self, phase: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - started
+
+
+@contextmanager
+def _whole_weights(policy: Policy) -> Iterator[None]:
+    """Have the whole model in every process for a while, where FSDP2 spreads it."""
+    module: Any = None if policy.parallel is None else policy.parallel.module
+    spread = hasattr(module, "unshard")
+    if spread:
+        module.unshard()
+    try:
+        yield
+    finally:
+        if spread:
+            module.reshard()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -7,6 +7,7 @@ verified, by workers or in a thread, the next ones are drawn.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -134,7 +135,8 @@ def generate(
         UserError: a full disk, a verifier or sampler that refuses, or a verifier that judges nothing of a first batch.
     """
     seconds = {"generate": 0.0, "verify": 0.0}
-    share = missing(problems, config, generation, samples)[world.rank :: world.size]
+    groups = missing(problems, config, generation, samples)
+    share = groups[world.rank :: world.size]
     params, drawn = config.sampling_params(), []
     pending: Future[list[SampleRecord]] | None = None
 
@@ -150,9 +152,11 @@ def generate(
         stop_on_signals(interruptible) as stop,
         progress(total, f"iteration {generation + 1}: sampling", "samples", quiet=quiet) as bar,
     ):
-        for numbers in share:
-            if stop.requested:
+        # Every process samples as often: where FSDP2 spreads the weights, they become whole for all at once.
+        for turn in range(math.ceil(len(groups) / world.size)):
+            if world.any(stop.requested):
                 break
+            numbers = share[turn] if turn < len(share) else []
             started = time.perf_counter()
             seeds = [
                 [sample_seed(config.seed, f"{generation}/{problems.ids[n]}", i) for i in range(params.n)]
@@ -161,6 +165,8 @@ def generate(
             prompts = [problems.prompts[number] for number in numbers]
             completions = sampler.sample(prompts, params, seeds=seeds, on_completion=lambda *_: bar.advance())
             seconds["generate"] += time.perf_counter() - started
+            if not numbers:
+                continue
             if pending is not None:
                 keep(pending)
             first = not samples.records and not drawn and pending is None

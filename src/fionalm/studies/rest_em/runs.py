@@ -54,7 +54,7 @@ class RestEMStudyConfig:
 
     seeds: int = 5
     words: TaskSize = TaskSize((2, 3), 2000, 250, 1000, 120, 60, 120, 45, 16, 3, 64)
-    code: TaskSize = TaskSize((1, 2), 400, 400, 300, 48, 24, 100, 40, 16, 6)
+    code: TaskSize = TaskSize((1, 2), 300, 120, 300, 48, 24, 100, 40, 16, 6)
     d_model: int = 64
     n_layers: int = 2
     n_heads: int = 4

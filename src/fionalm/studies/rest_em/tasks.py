@@ -123,6 +123,4 @@ def _rows(base: Base, split: str, count: int, kind: Any = None, solutions: int =
     if base.task == "words":
         options = {"steps": base.steps, "largest": base.largest, "kind": kind or "story"}
         return word_problem_rows(split, count, seed=base.seed, solutions=solutions, **options)
-    # The last step of a function of a list, a sum or a count, is the easiest.
-    steps = (*base.steps, max(base.steps) + 1) if kind == "lists" else base.steps
-    return function_rows(split, count, seed=base.seed, solutions=solutions, kind=kind or "numbers", steps=steps)
+    return function_rows(split, count, seed=base.seed, solutions=solutions, kind=kind or "numbers", steps=base.steps)
