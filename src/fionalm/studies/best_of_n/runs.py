@@ -43,7 +43,7 @@ class RealConfig:
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)
     """N at test time."""
     samples: int = 16
-    steps: int = 8
+    steps: int = 10
     batch: int = 16
     lr: float = 1e-3
     lora_rank: int = 8
@@ -145,7 +145,7 @@ def preset(scale: Scale) -> BestOfNStudyConfig:
             verifier_steps=300,
             ns=(1, 8),
             samples=16,
-            steps=15,
+            steps=40,
             test_problems=80,
             test_samples=32,
             grid_problems=40,
