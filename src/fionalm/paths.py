@@ -41,6 +41,30 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add `text` to a file's end; it is there before this returns.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def drop_torn_line(path: Path) -> str:
+    """Cut off a last line without its end, which a kill left, and return what the file then holds."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return whole.decode("utf-8")
+
+
 def write_error(path: Path, error: OSError) -> UserError:
     """Turn a failed write into the sentence that a user can act on."""
     return UserError(f"cannot write {path}: {error.strerror or error}; what was saved before is kept")

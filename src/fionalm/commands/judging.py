@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fionalm.paths import write_error
+from fionalm.paths import append_text, atomic_write_text, drop_torn_line
 
 if TYPE_CHECKING:
+    from fionalm.report import Chart
     from fionalm.verifiers import Judge, Judgement
 
 CHUNK = 16
-JUDGEMENTS_FILE = "judgements.jsonl"
+JUDGEMENTS_FILE, UNANSWERED_FILE = "judgements.jsonl", "unanswered.jsonl"
 
 
 def judge_rows(
@@ -53,7 +54,7 @@ def judge_rows(
             prompts, firsts, seconds = ([row[name] for _, row in now] for name in names)
             found = dict(zip([key for key, _ in now], judge.judge(prompts, firsts, seconds), strict=True))
             check_answered(list(found.values()) if start == 0 else [])
-            _append(path, found)
+            append_text(path, "".join(json.dumps({"key": key, **asdict(one)}) + "\n" for key, one in found.items()))
             known.update(found)
             bar.advance(len(now))
     return [known[key] for key in keys]
@@ -64,23 +65,25 @@ def _read(path: Path) -> dict[str, Judgement]:
 
     if not path.exists():
         return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):  # a kill tore the last line
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
     found = {}
-    for line in whole.decode().splitlines():
+    for line in drop_torn_line(path).splitlines():
         values = json.loads(line)
         key = values.pop("key")
         found[key] = Judgement(**values)
     return found
 
 
-def _append(path: Path, judgements: Mapping[str, Judgement]) -> None:
-    text = "".join(json.dumps({"key": key, **asdict(one)}) + "\n" for key, one in judgements.items())
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise write_error(path, error) from error
+def preferences_chart(preferences: Sequence[float], counted: str, x_label: str) -> Chart:
+    """Return a histogram of probabilities, of what is `counted`."""
+    import numpy as np
+
+    from fionalm.report import Line, lines_with_intervals
+
+    counts, edges = np.histogram(preferences, bins=20, range=(0, 1))
+    line = Line(counted, np.repeat(edges, 2)[1:-1], np.repeat(counts, 2))
+    return lines_with_intervals([line], x_label=x_label, y_label=counted, x_references={"1/2": 0.5})
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines, whole or not at all."""
+    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from fionalm.commands.judging import JUDGEMENTS_FILE, UNANSWERED_FILE, judge_rows, preferences_chart, write_rows
 from fionalm.commands.options import Positional
 from fionalm.commands.problems import Columns, named_columns
 from fionalm.errors import UserError, choice_error
 
 if TYPE_CHECKING:
-    from fionalm.report import Chart
     from fionalm.verifiers import Judge
 
-PAIRS_FILE, RESAMPLED_FILE, UNANSWERED_FILE = "pairs.jsonl", "resampled.jsonl", "unanswered.jsonl"
+PAIRS_FILE, RESAMPLED_FILE = "pairs.jsonl", "resampled.jsonl"
 NEEDED = ("prompt", "chosen", "rejected")
 CHUNK = 4
 """Pairs judged between two writes: on a processor a judge takes seconds for each."""
@@ -102,18 +101,23 @@ def label_preferences(
         else:
             labels, facts = _computed(rows, rewards, reward_scale, votes, vote_prior), []
         labelled = [{**row, "soft_label": label} for row, label in zip(rows, labels, strict=True)]
-        _write(out / PAIRS_FILE, labelled)
+        write_rows(out / PAIRS_FILE, labelled)
         facts = [["pairs", len(labels)], *facts, *_facts(labels)]
         if resample != "none":
             chosen = _resampled(labels, resample, size or max(1, len(labels) // 2), seed)
-            _write(out / RESAMPLED_FILE, [labelled[index] for index in chosen])
+            write_rows(out / RESAMPLED_FILE, [labelled[index] for index in chosen])
             facts.append([f"pairs re-sampled, {resample}", len(chosen)])
         names = ["measure", "value"]
         print(aligned(names, facts))
         print(f"pairs: {(out / PAIRS_FILE).resolve()}")
         result = {"labels": labels, "histogram": label_histogram(labels)}
         text = f"{len(labels)} pairs, labelled by {judge or 'rewards' if rewards or judge else 'votes'}."
-        charts = {"labels": (_chart(labels), "Pairs by their soft label, P(chosen preferred to rejected).")}
+        charts = {
+            "labels": (
+                preferences_chart(labels, "pairs", "soft label, P(chosen preferred)"),
+                "Pairs by their soft label, P(chosen preferred to rejected).",
+            )
+        }
         opened.finish(result, charts, [Section("Labels", text, [Table(names, facts)], ["labels"])])
 
 
@@ -141,13 +145,11 @@ def _judged(
     judge: Judge, rows: Sequence[dict[str, Any]], out: Path, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[float], list[list[Any]]]:
     """Return the rows that the judge answered in both orders, their labels, and facts; the others have a file too."""
-    from fionalm.commands.judging import JUDGEMENTS_FILE, judge_rows
-
     every = judge_rows(judge, rows, NEEDED, out / JUDGEMENTS_FILE, chunk=CHUNK, quiet=quiet)
     answered = [(row, one) for row, one in zip(rows, every, strict=True) if not one.unanswered]
     missed = [row for row, one in zip(rows, every, strict=True) if one.unanswered]
     if missed:
-        _write(out / UNANSWERED_FILE, missed)
+        write_rows(out / UNANSWERED_FILE, missed)
     if not answered:
         raise UserError(
             "the judge answered no pair in both orders: expected a model that follows the instruction, or --plain"
@@ -207,21 +209,3 @@ def _facts(labels: Sequence[float]) -> list[list[Any]]:
         ["mean confidence", math.fsum(confidences) / len(labels)],
         ["modest labels (confidence below 0.7)", sum(c < 0.7 for c in confidences) / len(labels)],
     ]
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from fionalm.paths import atomic_write_text
-
-    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _chart(labels: Sequence[float]) -> Chart:
-    import numpy as np
-
-    from fionalm.report import Line, lines_with_intervals
-
-    counts, edges = np.histogram(labels, bins=20, range=(0, 1))
-    line = Line("pairs", np.repeat(edges, 2)[1:-1], np.repeat(counts, 2))
-    return lines_with_intervals(
-        [line], x_label="soft label, P(chosen preferred)", y_label="pairs", x_references={"1/2": 0.5}
-    )

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from fionalm.commands.judging import JUDGEMENTS_FILE, UNANSWERED_FILE, judge_rows, preferences_chart, write_rows
 from fionalm.commands.options import Positional
 from fionalm.commands.problems import Columns, named_columns
 from fionalm.errors import UserError
-from fionalm.paths import atomic_write_text
 
 if TYPE_CHECKING:
-    from fionalm.report import Chart
     from fionalm.verifiers import Judge
 
 NEEDED = ("prompt", "completion", "reference")
-UNANSWERED_FILE = "unanswered.jsonl"
 
 
 def win_rate(
@@ -55,7 +51,6 @@ def win_rate(
         seed: of the bootstrap.
         quiet: show no progress.
     """
-    from fionalm.commands.judging import JUDGEMENTS_FILE, judge_rows
     from fionalm.commands.outcome import columns as aligned
     from fionalm.commands.outcome import diagnosis
     from fionalm.data import read_rows
@@ -79,8 +74,7 @@ def win_rate(
         answered = [one for one in judged if not one.unanswered]
         missed = [row for row, one in zip(rows, judged, strict=True) if one.unanswered]
         if missed:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in missed)
-            atomic_write_text(out / UNANSWERED_FILE, "".join(lines))
+            write_rows(out / UNANSWERED_FILE, missed)
         if not answered:
             raise UserError(
                 "the judge answered no prompt in both orders: expected a model that follows the instruction, or --plain"
@@ -91,7 +85,10 @@ def win_rate(
         names, table = _table(found, len(missed))
         print(aligned(names, table))
         text = f"{found.pairs} prompts, each judged in both orders by {judge}."
-        chart = (_chart([one.preference for one in answered]), "Prompts by the judge's mean p in both orders.")
+        chart = (
+            preferences_chart([one.preference for one in answered], "prompts", "p, completion better than reference"),
+            "Prompts by the judge's mean p in both orders.",
+        )
         opened.finish(result, {"win-rate": chart}, [Section("Win rate", text, [Table(names, table)], ["win-rate"])])
 
 
@@ -119,16 +116,3 @@ def _table(found: Any, unanswered: int) -> tuple[list[str], list[list[Any]]]:
         ["prompts", found.pairs, ""],
     ]
     return ["measure", "value", "95% interval"], rows
-
-
-def _chart(preferences: Sequence[float]) -> Chart:
-    import numpy as np
-
-    from fionalm.report import Line, lines_with_intervals
-
-    counts, edges = np.histogram(preferences, bins=20, range=(0, 1))
-    x = np.repeat(edges, 2)[1:-1]
-    line = Line("prompts", x, np.repeat(counts, 2))
-    return lines_with_intervals(
-        [line], x_label="p, completion better than reference", y_label="prompts", x_references={"1/2": 0.5}
-    )

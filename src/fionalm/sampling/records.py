@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fionalm.errors import UserError
-from fionalm.paths import atomic_write_text, write_error
+from fionalm.paths import append_text, atomic_write_text, drop_torn_line
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SampleStore:
         self.path = Path(path)
         self._records: dict[tuple[int, float, str, int], SampleRecord] = {}
         if self.path.exists():
-            whole = _drop_torn_line(self.path)
+            whole = drop_torn_line(self.path)
             for record in _parse(self.path, whole):
                 self._records[record.key] = record
 
@@ -71,13 +71,7 @@ class SampleStore:
         Raises:
             UserError: the file cannot be written.
         """
-        text = _lines(records)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        append_text(self.path, _lines(records))
         for record in records:
             self._records[record.key] = record
 
@@ -153,12 +147,3 @@ def _parse(path: Path, text: str) -> Iterator[SampleRecord]:
                 f"{path}, line {number} is no sample: {error}; expected JSON with at least problem, sample, prompt, "
                 "completion"
             ) from error
-
-
-def _drop_torn_line(path: Path) -> str:
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return whole.decode("utf-8")
