@@ -26,7 +26,7 @@ from fionalm.studies.rest_em.runs import (
     trial,
 )
 from fionalm.studies.rest_em.smollm2 import one_digit_rows
-from fionalm.studies.rest_em.tasks import base_policy, problems
+from fionalm.studies.rest_em.tasks import base_policy, corpus, problems
 from fionalm.studies.rest_em.trials import human_solutions, run
 from fionalm.studies.study import SCALES, Lab
 from fionalm.sweeps import SerialExecutor, TrialStore
@@ -151,7 +151,9 @@ def test_problems_of_a_seed_are_apart_and_enough_at_every_scale() -> None:
         for task in ("words", "code"):
             size = config.size(task)
             for seed in range(config.seeds):
-                found = problems(base_of(config, task, seed), size)
+                base = base_of(config, task, seed)
+                assert len(corpus(base)) > size.corpus
+                found = problems(base, size)
                 parts = [found.train, found.validation, found.test]
                 names = [{row["id"] for row in part} for part in parts]
                 assert [len(part) for part in names] == [size.train, size.validation, size.test]

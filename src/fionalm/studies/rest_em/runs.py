@@ -124,7 +124,7 @@ def preset(scale: Scale) -> RestEMStudyConfig:
         return replace(
             laptop,
             seeds=1,
-            words=TaskSize((1,), 120, 40, 150, 12, 8, 12, 4, 6, 3, 8),
+            words=TaskSize((1,), 100, 40, 150, 12, 8, 12, 4, 6, 3, 8),
             code=TaskSize((1,), 24, 8, 250, 5, 2, 5, 4, 2, 4),
             d_model=32,
             n_layers=1,

@@ -49,6 +49,11 @@ def problems(base: Base, size: TaskSize) -> Problems:
     )
 
 
+def corpus(base: Base) -> Rows:
+    """Return what a base model is trained on: the task and what is related, with human solutions."""
+    return _rows(base, "corpus", base.corpus) + _related(base, "corpus", base.related_corpus, 5)
+
+
 def open_verifier(base: Base) -> CachedVerifier:
     """Return the task's verifier: numbers, or programs in the sandbox, one at a time."""
     return CachedVerifier(NumberVerifier() if base.task == "words" else ProgramVerifier(workers=1, timeout=5.0))
@@ -66,7 +71,7 @@ def _train_base(base: Base, folder: Path) -> None:
     alphabet = WORD_ALPHABET if base.task == "words" else FUNCTION_ALPHABET
     model = Decoder(decoder(base), torch.Generator().manual_seed(base.seed))
     policy = Policy(model, character_tokenizer(alphabet), device="cpu")
-    rows = _rows(base, "corpus", base.corpus) + _related(base, "corpus", base.related_corpus, 5)
+    rows = corpus(base)
     config = SupervisedConfig(
         optimizer=OptimizerConfig(lr=base.lr, betas=(0.9, 0.98)),
         schedule=ScheduleConfig(name="linear", warmup_steps=base.base_steps // 20),
