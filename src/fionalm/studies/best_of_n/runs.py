@@ -43,7 +43,7 @@ class RealConfig:
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)
     """N at test time."""
     samples: int = 16
-    steps: int = 10
+    steps: int = 8
     batch: int = 16
     lr: float = 1e-3
     lora_rank: int = 8
