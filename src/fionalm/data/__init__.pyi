@@ -4,6 +4,11 @@ from .corpus import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
 from .loader import PackedLoader as PackedLoader
 from .loader import evaluation_batches as evaluation_batches
+from .preference_labels import bradley_terry as bradley_terry
+from .preference_labels import label_histogram as label_histogram
+from .preference_labels import skewed as skewed
+from .preference_labels import stairs as stairs
+from .preference_labels import vote_share as vote_share
 from .rows import as_conversations as as_conversations
 from .rows import read_rows as read_rows
 from .rows import split_pair as split_pair
@@ -17,8 +22,3 @@ from .tokenizer import END_OF_TEXT as END_OF_TEXT
 from .tokenizer import end_of_text_id as end_of_text_id
 from .tokenizer import load_tokenizer as load_tokenizer
 from .tokenizer import train_tokenizer as train_tokenizer
-from .preference_labels import bradley_terry as bradley_terry
-from .preference_labels import label_histogram as label_histogram
-from .preference_labels import skewed as skewed
-from .preference_labels import stairs as stairs
-from .preference_labels import vote_share as vote_share

@@ -9,6 +9,7 @@ those of one process with the same batch.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,12 +21,15 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from fionalm.errors import UserError, choice_error
 from fionalm.scaling.hooks import find_blocks
 from fionalm.training.config import Strategy
 
 Value = TypeVar("Value")
+_groups = itertools.count()
+"""Numbers the process groups that were started; every process counts alike."""
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -110,7 +114,11 @@ def distributed(device: str | torch.device | None = None) -> Iterator[World]:
     if found.type == "cuda":
         torch.cuda.set_device(found)
     if many and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo")
+        store, rank, size = next(rendezvous("env://"))
+        # A second run in these processes must not read the addresses that the first one's group left in the store.
+        store = dist.PrefixStore(f"fiona-{next(_groups)}", store)
+        backend = "cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         started = True
     try:
         if dist.is_initialized() and dist.get_world_size() > 1:

@@ -1,12 +1,6 @@
 from .functions import FUNCTION_ALPHABET as FUNCTION_ALPHABET
 from .functions import FunctionProblem as FunctionProblem
 from .functions import function_rows as function_rows
-from .splits import SPLITS as SPLITS
-from .splits import Split as Split
-from .splits import split_of as split_of
-from .word_problems import WORD_ALPHABET as WORD_ALPHABET
-from .word_problems import WordProblem as WordProblem
-from .word_problems import word_problem_rows as word_problem_rows
 from .letter_preferences import COMPLETIONS as COMPLETIONS
 from .letter_preferences import LETTER_ALPHABET as LETTER_ALPHABET
 from .letter_preferences import LETTERS as LETTERS
@@ -15,3 +9,9 @@ from .letter_preferences import letter_demonstrations as letter_demonstrations
 from .letter_preferences import letter_prompts as letter_prompts
 from .letter_preferences import letter_reward as letter_reward
 from .letter_preferences import letter_rewards as letter_rewards
+from .splits import SPLITS as SPLITS
+from .splits import Split as Split
+from .splits import split_of as split_of
+from .word_problems import WORD_ALPHABET as WORD_ALPHABET
+from .word_problems import WordProblem as WordProblem
+from .word_problems import word_problem_rows as word_problem_rows
