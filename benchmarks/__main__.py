@@ -1,6 +1,6 @@
 """Every benchmark, one after another, each in a process of its own.
 
-    python -m benchmarks            # all: about ten minutes on two cores that do nothing else
+    python -m benchmarks            # all: about twenty minutes on two cores that do nothing else
     python -m benchmarks sweep      # one
 
 Each prints its ratios against a named peer, measured in the same run, beside its targets.
