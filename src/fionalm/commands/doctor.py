@@ -17,7 +17,8 @@ from fionalm.paths import home
 CORE = ("torch", "numpy", "tokenizers", "safetensors", "rich", "tyro", "matplotlib", "jinja2")
 EXTRAS = {
     "hub": ("transformers", "datasets", "peft", "gguf"),
-    "evaluation": ("math-verify", "scipy"),
+    "evaluation": ("math-verify", "scipy", "scikit-learn"),
+    "knowledge": ("countryinfo",),
     "serve": ("openai", "starlette", "uvicorn"),
     "trl": ("trl",),
     "search": ("optuna",),
