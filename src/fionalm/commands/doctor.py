@@ -26,6 +26,8 @@ EXTRAS = {
     "vllm": ("vllm",),
     "web": ("playwright",),
 }
+# Where the module is not named as the package.
+MODULES = {"scikit-learn": "sklearn"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -78,7 +80,7 @@ def diagnose() -> Iterator[Finding]:
 
 
 def _package(name: str, mend: str, *, part: str | None = None, needed: bool = False) -> Finding:
-    if importlib.util.find_spec(name.replace("-", "_")) is None:
+    if importlib.util.find_spec(MODULES.get(name, name.replace("-", "_"))) is None:
         return Finding(part or name, "-", ok=False, mend=mend, needed=needed)
     try:
         found = version(name)
