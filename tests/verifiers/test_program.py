@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import fionalm
 from fionalm.errors import UserError
 from fionalm.verifiers import CachedVerifier, ProgramVerifier, make_verifier, run_program
 from fionalm.verifiers.program_worker import same_output
@@ -218,6 +223,18 @@ def test_without_bubblewrap_it_refuses_and_names_the_package(monkeypatch) -> Non
     with make_verifier("code", unsafe_execution=True, workers=1) as verifier:
         outcomes = verifier([""] * 2, [DOUBLE, "x = 1"], tests=["assert double(2) == 4"] * 2)
     assert [verdict.outcome for verdict in outcomes] == ["right", "wrong"]
+
+
+def test_the_package_may_be_under_tmp() -> None:
+    """Sandboxes have a /tmp of their own; the worker's must stay as it is."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        shutil.copytree(Path(fionalm.__file__).parent, Path(folder) / "fionalm", ignore=lambda *_: ["__pycache__"])
+        code = "from fionalm.verifiers import run_program; print(run_program('x = 1', 'assert x == 1').outcome)"
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True, timeout=120
+        )
+    assert (done.stdout.strip(), done.stderr) == ("passed", "")
 
 
 def test_without_a_sandbox_limits_and_deadline_hold_and_nothing_is_left() -> None:

@@ -41,6 +41,8 @@ space = dict({{name: value for name, value in theirs.items() if name[0] != "_"}}
 exec(harness, space)
 space["main"]({jobs}, {report})"""
 START_SECONDS = 60.0
+REACHABLE = "/dev/shm/python"
+"""Where the interpreter is put for a sandbox's user."""
 FIRST_USER = 2_000_000_000
 """User ids of sandboxes where this process is root: this plus the worker's process id, so that no two workers share."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -198,14 +200,15 @@ def check_bubblewrap() -> str:
 
 
 @cache
-def prepare() -> None:
-    """Where this process is root, make the interpreter readable for the sandbox's user, in this process's mounts only.
+def prepare() -> str:
+    """Return where sandboxes find the interpreter's folder; call this once in the worker, before any sandbox.
 
-    That user may not be able to pass the folders above the interpreter, such as /root.
+    Where this process is root, that is a place in its own mounts only which the sandbox's user can reach: that user may
+    not be able to pass the folders above the interpreter, such as /root.
     """
     prefix = os.path.realpath(sys.base_prefix)
     if os.getuid() != 0 or prefix == "/usr":
-        return
+        return prefix
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(name: str, *arguments: object) -> None:
@@ -216,12 +219,14 @@ def prepare() -> None:
         call("unshare", CLONE_NEWNS)
         call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
         source = os.open(prefix, os.O_PATH | os.O_DIRECTORY)
-        call("mount", b"tmpfs", b"/tmp", b"tmpfs", 0, b"mode=755,size=64k")
-        os.mkdir("/tmp/python")
-        call("mount", b"/proc/self/fd/%d" % source, b"/tmp/python", None, MS_BIND, None)
+        # Not over /tmp, where this package or the interpreter may be.
+        call("mount", b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"mode=755,size=64k")
+        os.mkdir(REACHABLE)
+        call("mount", b"/proc/self/fd/%d" % source, REACHABLE.encode(), None, MS_BIND, None)
         os.close(source)
     except OSError:
-        return  # without the right to mount: then bubblewrap says whether it can read the interpreter
+        return prefix  # without the right to mount: then bubblewrap says whether it can read the interpreter
+    return REACHABLE
 
 
 def _bubblewrap(limits: Limits, *, info: int, filter_fd: int | None) -> list[str]:
@@ -239,7 +244,7 @@ def _bubblewrap(limits: Limits, *, info: int, filter_fd: int | None) -> list[str
     if prefix == "/usr":
         command += ["--ro-bind", "/usr/bin", "/usr/bin"]
     else:
-        command += ["--ro-bind", "/tmp/python" if os.path.isdir("/tmp/python") else prefix, prefix]
+        command += ["--ro-bind", prepare(), prefix]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     return [*command, "--size", size, "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", "--"]
 
