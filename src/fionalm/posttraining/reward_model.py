@@ -27,6 +27,7 @@ from fionalm.paths import atomic_write_text
 from fionalm.posttraining.batches import Example, length_buckets
 from fionalm.posttraining.forward import features
 from fionalm.posttraining.policy import Policy
+from fionalm.posttraining.reward_config import Reads
 from fionalm.posttraining.run import MODEL_FOLDER
 from fionalm.training.distributed import World
 
@@ -46,16 +47,16 @@ class ScalarHead(nn.Module):
         with torch.no_grad():
             self.score.weight.normal_(std=width**-0.5, generator=generator)
             self.score.bias.zero_()
-        # The head of words is not computed: what several processes wait for must have gradients.
-        words, table = model.get_output_embeddings(), model.get_input_embeddings()  # pyright: ignore
-        if words is not None and words.weight is not table.weight:
-            words.requires_grad_(False)
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Return the scores [b] of rows [b, s], padded at the right, of the given lengths [b]."""
+        return self.score(self.features(input_ids, lengths)).squeeze(-1)
+
+    def features(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the head reads [b, d]: the features at each row's last token."""
         found = features(self.model, input_ids)
         last = found[torch.arange(len(found), device=found.device), lengths - 1]
-        return self.score(last.to(self.score.weight.dtype)).squeeze(-1)
+        return last.to(self.score.weight.dtype)
 
 
 class RewardModel:
@@ -64,10 +65,11 @@ class RewardModel:
     Args:
         module: a `ScalarHead`.
         tokenizer: of its language model.
+        reads: what is scored: `completion`, with its prompt before it, or the `prompt` alone.
     """
 
-    def __init__(self, module: ScalarHead, tokenizer: Any) -> None:
-        self.module = module.eval()
+    def __init__(self, module: ScalarHead, tokenizer: Any, *, reads: Reads = "completion") -> None:
+        self.module, self.reads = module.eval(), reads
         self.tokenizer = TextTokenizer(tokenizer)
         config = getattr(module.model, "config", None)
         self.context: int | None = getattr(config, "max_seq_len", None) or getattr(
@@ -118,19 +120,25 @@ class RewardModel:
         return {"name": "reward model", "head": hashlib.sha256(head).hexdigest()[:16]}
 
     def encode(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[Example]:
-        """Return prompts and completions as token ids; equal neighbouring prompts are read once.
+        """Return what is scored as token ids; equal neighbouring prompts are read once.
 
         A completion that fills the context goes without its end-of-sequence, as it was drawn.
 
         Raises:
-            UserError: a prompt and completion that are longer than the context.
+            UserError: a prompt and completion that are longer than the context, or a prompt without tokens where
+                prompts alone are read.
         """
         found: list[Example] = []
         latest: tuple[Prompt, tuple[int, ...]] | None = None
         for prompt, completion in zip(prompts, completions, strict=True):
             if latest is None or latest[0] is not prompt:
                 latest = (prompt, tuple(self.tokenizer.encode_prompt(prompt)))
-            ids = tuple(self.tokenizer.encode_completion(completion_text(completion)))
+            if self.reads == "prompt":
+                if not latest[1]:
+                    raise UserError("a prompt was empty: expected at least one token to score")
+                ids = ()
+            else:
+                ids = tuple(self.tokenizer.encode_completion(completion_text(completion)))
             length = len(latest[1]) + len(ids)
             if self.context is not None and length > self.context:
                 if length > self.context + 1:
@@ -162,7 +170,7 @@ class RewardModel:
 
         def write() -> None:
             write_safetensors(folder / HEAD_FILE, tensors)
-            atomic_write_text(folder / FACTS_FILE, json.dumps({"kind": "scalar head"}) + "\n")
+            atomic_write_text(folder / FACTS_FILE, json.dumps({"kind": "scalar head", "reads": self.reads}) + "\n")
 
         world.on_main(write)
 
@@ -187,7 +195,8 @@ class RewardModel:
         model, tokenizer = load_model(path)
         module = ScalarHead(model)
         module.score.load_state_dict(load_file(path / HEAD_FILE))
-        return cls(module.to(pick_device(device)), tokenizer)
+        facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8")) if (path / FACTS_FILE).exists() else {}
+        return cls(module.to(pick_device(device)), tokenizer, reads=facts.get("reads", "completion"))
 
 
 def stacked(examples: Sequence[Example], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fionalm.errors import UserError, nearest
 from fionalm.posttraining.batches import Example, length_buckets
+from fionalm.posttraining.early_stopping import BestWeights
 from fionalm.posttraining.learner import Learner
 from fionalm.posttraining.policy import Policy
 from fionalm.posttraining.reward_config import RewardConfig
@@ -36,6 +37,8 @@ class RewardResult:
     """Updates done."""
     loss: float
     """Mean of the last tenth of the steps, in nats a row."""
+    best_step: int | None = None
+    """Updates that the model has had: those of the best validation; None: all."""
     validation_loss: float | None = None
     """In nats a row; None: there was no validation."""
     validation_accuracy: float | None = None
@@ -87,7 +90,11 @@ class RewardTrainer:
         if config.lora is not None:
             policy.add_lora(config.lora, seed=config.seed)
         module = ScalarHead(policy.model, seed=config.seed).to(policy.device)
-        self.model = RewardModel(module, policy.tokenizer)
+        # The head of words is not computed: what several processes wait for must have gradients.
+        words, table = policy.model.get_output_embeddings(), policy.model.get_input_embeddings()  # pyright: ignore
+        if words is not None and words.weight is not table.weight:
+            words.requires_grad_(False)
+        self.model = RewardModel(module, policy.tokenizer, reads=config.reads)
         self.pairs = "chosen" in self.rows[0]
         self.items = self._encoded(self.rows)
         self.skipped = len(self.rows) - len(self.items)
@@ -123,34 +130,45 @@ class RewardTrainer:
         inside = Policy(self.model.module, self.policy.tokenizer, device=self.policy.device)
         inside.lora = self.policy.lora
         learner = Learner(inside, config, total_steps=total, world=world, folder=run.path)
-        learner.resume()
+        best = BestWeights(inside, config.patience, folder=run.path, world=world)
+        every = config.validate_every or (math.ceil(len(items) / batch) if config.patience else 0)
+        every = every if self.held_out else 0
+        resumed = learner.resume()
+        if resumed:
+            best.resume(resumed)
         run.truncate(learner.step_number)
         losses = [row["loss"] for row in run.rows]
         saving = run.path is not None
         quiet = self.quiet or not world.is_main
         with (
             stop_on_signals(saving) as stop,
-            progress(total - learner.step_number, "reward model", "steps", quiet=quiet) as bar,
+            progress(total - learner.step_number, "reward model", "steps", quiet=quiet or best.stopped) as bar,
         ):
-            while learner.step_number < total:
+            while learner.step_number < total and not best.stopped:
                 step = learner.step_number
                 chosen = [items[index] for index in batch_of(step, len(items), batch, config.seed)]
                 found = learner.step(self._parts(chosen, world), self._loss(chosen))
                 losses.append(found["loss"])
                 last = step + 1 == total
-                if last or step % config.log_every == 0:
+                measured = every and (last or (step + 1) % every == 0)
+                if measured:
+                    validated = self._validated(learner)
+                    last = best.offer(-validated["validation_loss"], step + 1) or last
+                    found |= validated
+                if last or measured or step % config.log_every == 0:
                     run.append({"step": step, **found})
                 bar.advance(loss=found["loss"], accuracy=found["accuracy"])
                 due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
                 stops = saving and not last and world.any(stop.requested)
                 if last or due or stops:
-                    learner.save()
+                    learner.save(best.state() if every else None)
                 if stops:
                     raise KeyboardInterrupt(
                         f"the reward model is at step {step + 1} of {total}: the same command resumes it"
                     )
         tail = losses[-math.ceil(len(losses) / 10) :]
-        result = RewardResult(total, math.fsum(tail) / len(tail))
+        best.take(learner.step_number)
+        result = RewardResult(learner.step_number, math.fsum(tail) / len(tail), best.step)
         self._validate(learner, world, result)
         if run.path is not None:
             self.model.save(run.path / MODEL_FOLDER, policy=self.policy, world=world)
@@ -178,18 +196,21 @@ class RewardTrainer:
     def _validate(self, learner: Learner, world: World, result: RewardResult) -> None:
         if not self.held_out:
             return
-        loss = self._loss(self.held_out)
-
-        def evaluate(model: nn.Module, part: list[int]) -> dict[str, Tensor]:
-            total, statistics = loss(model, part)
-            return {"loss": total, **statistics}
-
-        found = learner.evaluate(self._parts(self.held_out, world), evaluate)
-        result.validation_loss, result.validation_accuracy = found["loss"], found["accuracy"]
+        found = self._validated(learner)
+        result.validation_loss, result.validation_accuracy = found["validation_loss"], found["validation_accuracy"]
         if not self.pairs and not (self.config.strategy == "fsdp2" and world.size > 1):
             kept = [row for row in self.validation if _label(row, 0) is not None]
             scores = self.model.score([row["prompt"] for row in kept], [row["completion"] for row in kept])
             result.validation_ranking = ranking(scores, [item.label > 0.5 for item in self.held_out])
+
+    def _validated(self, learner: Learner) -> dict[str, float]:
+        loss = self._loss(self.held_out)
+
+        def evaluate(model: nn.Module, part: list[int]) -> dict[str, Tensor]:
+            total, statistics = loss(model, part)
+            return {"validation_loss": total, **{f"validation_{name}": one for name, one in statistics.items()}}
+
+        return learner.evaluate(self._parts(self.held_out, learner.world), evaluate)
 
     def _encoded(self, rows: Sequence[Row]) -> list[_Item]:
         need = ("prompt", "chosen", "rejected") if self.pairs else ("prompt", "completion")
