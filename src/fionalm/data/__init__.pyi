@@ -2,6 +2,13 @@ from .characters import character_tokenizer as character_tokenizer
 from .config import DataConfig as DataConfig
 from .corpus import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
+from .corpus import load_data as load_data
+from .knowledge import GraphSplit as GraphSplit
+from .knowledge import KnowledgeGraph as KnowledgeGraph
+from .knowledge import TripleConfig as TripleConfig
+from .knowledge import load_triples as load_triples
+from .knowledge import synthetic_graph as synthetic_graph
+from .loader import IGNORED as IGNORED
 from .loader import PackedLoader as PackedLoader
 from .loader import evaluation_batches as evaluation_batches
 from .preference_labels import bradley_terry as bradley_terry

@@ -33,6 +33,12 @@ class DataConfig:
     seed: int = 0
     """Seed of the order in which sequences are served; the validation split does not depend on it."""
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Fields that name files or Hugging Face datasets."""
+        named = {"source": self.source, "tokenizer": self.tokenizer}
+        return {key: name for key, name in named.items() if name is not None and name != "stdlib"}
+
     def __post_init__(self) -> None:
         """Refuse values that no corpus can have.
 

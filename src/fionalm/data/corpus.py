@@ -34,6 +34,9 @@ from fionalm.progress import Progress, progress
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from fionalm.data.knowledge.config import TripleConfig
+    from fionalm.data.knowledge.corpus import TripleCorpus
+
 FORMAT = 1  # of the cache: a change in what is stored must change it
 TOKENIZER_BYTES = 8_000_000  # text that a tokenizer is trained on at most
 QUIET_BYTES = 1_000_000  # below this, work is done before anybody asks how far it is
@@ -60,6 +63,19 @@ class Corpus:
     def end_of_text_id(self) -> int:
         """Id of the token that ends each document."""
         return end_of_text_id(self.tokenizer)
+
+
+def load_data(config: DataConfig | TripleConfig, *, quiet: bool = False) -> Corpus | TripleCorpus:
+    """Return what a training run reads: a text corpus, or a knowledge graph's triples.
+
+    Raises:
+        UserError: as `load_corpus` or `load_triples`.
+    """
+    if isinstance(config, DataConfig):
+        return load_corpus(config, quiet=quiet)
+    from fionalm.data.knowledge.corpus import load_triples
+
+    return load_triples(config)
 
 
 def load_corpus(config: DataConfig, *, tokenizer: Tokenizer | None = None, quiet: bool = False) -> Corpus:

@@ -22,6 +22,8 @@ from fionalm.data.permutation import permute
 from fionalm.errors import UserError
 
 CHECKED_TOKENS = 4096
+IGNORED = -100
+"""Stands in a batch after the end of a sequence: it is neither predicted nor learned from."""
 
 
 class PackedLoader:
@@ -70,18 +72,7 @@ class PackedLoader:
         """
         rows = self.batch_size // self.world_size
         first = step * self.batch_size + self.rank * rows
-        return _gather(self.tokens, self._windows(first, rows), self.seq_len)
-
-    def _windows(self, first: int, count: int) -> np.ndarray:
-        """Return the windows served at positions [first, first + count) of the endless order."""
-        pieces = []
-        while count > 0:
-            epoch, position = divmod(first, self.n_windows)
-            taken = min(count, self.n_windows - position)
-            places = np.arange(position, position + taken)
-            pieces.append(permute(places, self.n_windows, seed=self.seed, epoch=epoch))
-            first, count = first + taken, count - taken
-        return np.concatenate(pieces)
+        return _gather(self.tokens, positions_served(first, rows, self.n_windows, self.seed), self.seq_len)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return self
@@ -122,6 +113,20 @@ class PackedLoader:
             "n_tokens": len(self.tokens),
             "tokens_hash": hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest(),
         }
+
+
+def positions_served(first: int, count: int, n: int, seed: int) -> np.ndarray:
+    """Return which of `n` items are served at places [first, first + count) of the endless shuffled order, [count].
+
+    Each item is served once an epoch, and epochs follow each other without a gap.
+    """
+    pieces = []
+    while count > 0:
+        epoch, position = divmod(first, n)
+        taken = min(count, n - position)
+        pieces.append(permute(np.arange(position, position + taken), n, seed=seed, epoch=epoch))
+        first, count = first + taken, count - taken
+    return np.concatenate(pieces)
 
 
 def evaluation_batches(tokens: np.ndarray, batch_size: int, seq_len: int, count: int) -> list[torch.Tensor]:

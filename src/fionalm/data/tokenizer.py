@@ -5,7 +5,7 @@ Tokenizers are `tokenizers.Tokenizer` objects, so that their tokenizer.json open
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from fionalm.data.config import SMALLEST_VOCABULARY
 from fionalm.errors import UserError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 # What well-known tokenizers call the token between documents, in the order in which they are tried.
@@ -23,30 +23,43 @@ END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>",
 BATCH_CHARACTERS = 1 << 20
 
 
-def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(documents: Iterable[str], vocab_size: int, *, marks: Sequence[str] = ()) -> Tokenizer:
     """Train byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2) with `<|endoftext|>` as id 0.
 
     The same documents give the same tokenizer. A small corpus may give fewer than `vocab_size` tokens.
 
+    Args:
+        documents: the text.
+        vocab_size: largest number of tokens, special ones included.
+        marks: special tokens with the ids from 1 on; each swallows the white space around it.
+
     Raises:
-        UserError: `vocab_size` has no room for the 256 bytes and the end-of-text token.
+        UserError: `vocab_size` has no room for the 256 bytes and the special tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise UserError(f"vocab_size {vocab_size} is too small: expected at least {SMALLEST_VOCABULARY}")
+    smallest = SMALLEST_VOCABULARY + len(marks)
+    if vocab_size < smallest:
+        raise UserError(f"vocab_size {vocab_size} is too small: expected at least {smallest}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[END_OF_TEXT, *mark_tokens(marks)],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
     return tokenizer
+
+
+def mark_tokens(marks: Sequence[str]) -> list[AddedToken]:
+    """Return special tokens that swallow the white space around them."""
+    from tokenizers import AddedToken
+
+    return [AddedToken(mark, lstrip=True, rstrip=True, special=True) for mark in marks]
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

@@ -46,7 +46,7 @@ def training_trials(configs: Iterable[TrainConfig], *, probes: Sequence[str] = P
         values = config.to_dict()
         if config.probe_every:
             values["probes"] = sorted(probes)
-        read = (config.data.source, config.data.tokenizer, config.model_path)
+        read = (*config.data.files.values(), config.model_path)
         if read not in states:
             states[read] = _state(config.input_files)
         if states[read]:
@@ -76,8 +76,14 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 def _held_out_batch(config: TrainConfig) -> Tensor:
     """Return token ids [batch, seq] of the validation text, or of the training text where that is too short."""
-    from fionalm.data import evaluation_batches, load_corpus
+    from fionalm.data import TripleConfig, evaluation_batches, load_corpus, load_triples
 
+    if isinstance(config.data, TripleConfig):
+        triples = load_triples(config.data)
+        rows = triples.evaluation_rows(config.batch_size)
+        if not len(rows):
+            rows = triples.loader(config.batch_size, config.data.seq_len).batch(0)
+        return rows[:, :-1].clamp_min(0)
     corpus, seq_len = load_corpus(config.data), config.data.seq_len
     tokens = corpus.validation if len(corpus.validation) > seq_len else corpus.train
     return evaluation_batches(tokens, config.batch_size, seq_len, 1)[0][:, :-1]

@@ -21,7 +21,7 @@ from fionalm.training.config import Precision as PrecisionName
 from fionalm.training.config import TrainConfig
 from fionalm.training.distributed import Parallel, World, parallelize
 from fionalm.training.state import TrainState
-from fionalm.training.step import LossModule
+from fionalm.training.step import LossModule, predicted
 
 Precision = Callable[[], AbstractContextManager[Any]]
 
@@ -34,6 +34,10 @@ class Batches:
     """Step to tokens [batch / processes, seq + 1] on the device."""
     validation: list[Tensor]
     """Tokens [batch / processes, seq + 1] on the device; empty: no evaluation."""
+    validation_tokens: float
+    """Predicted tokens of all processes' validation, over their number."""
+    shares: Callable[[int, int], list[float]] | None
+    """Step and number of parts to what each part's mean loss counts; None: as its rows."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +141,20 @@ def make_batches(config: TrainConfig, corpus: Any, world: World, vocab_size: int
     seq_len, share = config.data.seq_len, {"rank": world.rank, "world_size": world.size}
     # Two runs that differ in either seed see another order.
     seed = config.seed + 1_000_003 * config.data.seed
-    loader = PackedLoader(corpus.train, config.batch_size, seq_len, seed=seed, **share)
-    validation: list[Tensor] = []
-    if config.eval_batches and len(corpus.validation) > seq_len:
-        validation = [b.to(world.device) for b in _validation(config, corpus.validation, world)]
+    if hasattr(corpus, "loader"):
+        loader = corpus.loader(config.batch_size, seq_len, seed=seed, **share)
+    else:
+        loader = PackedLoader(corpus.train, config.batch_size, seq_len, seed=seed, **share)
+    rows = _validation_rows(config, corpus)
+    shared = rows[: len(rows) // world.size * world.size]  # a remainder is left out by all processes
+    own = shared[world.rank :: world.size].to(world.device)
+    validation = list(own.split(config.batch_size // world.size)) if len(own) else []
 
     def train_batch(step: int) -> Tensor:
         return loader.batch(step).to(world.device, non_blocking=True)
 
-    return Batches(train_batch, validation)
+    tokens = predicted(shared) / world.size
+    return Batches(train_batch, validation, tokens, getattr(loader, "shares", None))
 
 
 def _make_model(config: TrainConfig) -> nn.Module:
@@ -165,10 +174,11 @@ def _check_positions(model: nn.Module, config: TrainConfig) -> int:
     return getattr(found, "vocab_size", None) or config.model.vocab_size
 
 
-def _validation(config: TrainConfig, tokens: Any, world: World) -> list[Tensor]:
-    """Return this process's equal share of the rows that are evaluated; a remainder is left out by all."""
-    windows = evaluation_batches(tokens, config.batch_size, config.data.seq_len, config.eval_batches)
-    rows = torch.cat(windows)
-    shared = len(rows) // world.size * world.size
-    own = rows[:shared][world.rank :: world.size]
-    return list(own.split(config.batch_size // world.size)) if shared else []
+def _validation_rows(config: TrainConfig, corpus: Any) -> Tensor:
+    """Return the rows that are evaluated [rows, seq + 1]; there may be none."""
+    seq_len, count = config.data.seq_len, config.eval_batches
+    if hasattr(corpus, "evaluation_rows"):
+        return corpus.evaluation_rows(config.batch_size * count)
+    if not count or len(corpus.validation) <= seq_len:
+        return torch.empty(0, seq_len + 1, dtype=torch.int64)
+    return torch.cat(evaluation_batches(corpus.validation, config.batch_size, seq_len, count))

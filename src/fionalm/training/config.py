@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fionalm.data.config import DataConfig
+from fionalm.data.knowledge.config import TripleConfig
 from fionalm.errors import UserError, choice_error
 from fionalm.models.config import DecoderConfig
 from fionalm.optim.config import OptimizerConfig, ScheduleConfig
@@ -23,7 +24,7 @@ class TrainConfig:
     """One training run."""
 
     model: DecoderConfig = field(default_factory=DecoderConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | TripleConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parameterization: ParameterizationConfig | None = None
@@ -93,17 +94,16 @@ class TrainConfig:
 
         def absolute(name: str) -> str:
             prefix, path = ("hf:", name[3:]) if name.startswith("hf:") else ("", name)
-            return prefix + str(Path(path).resolve()) if name != "stdlib" and Path(path).exists() else name
+            return prefix + str(Path(path).resolve()) if Path(path).exists() else name
 
-        named = {"source": self.data.source, "tokenizer": self.data.tokenizer}
-        data = replace(self.data, **{key: absolute(name) for key, name in named.items() if name is not None})
+        data = replace(self.data, **{key: absolute(name) for key, name in self.data.files.items()})
         return replace(self, data=data, model_path=self.model_path and absolute(self.model_path))
 
     @property
     def input_files(self) -> list[Path]:
-        """Files on this machine that the run reads: its text, tokenizer and model, but not the standard library."""
-        named = (self.data.source.removeprefix("hf:"), self.data.tokenizer, self.model_path)
-        paths = [Path(name) for name in named if name is not None and name != "stdlib"]
+        """Files on this machine that the run reads: its data, tokenizer and model, but not the standard library."""
+        named = (*(name.removeprefix("hf:") for name in self.data.files.values()), self.model_path)
+        paths = [Path(name) for name in named if name is not None]
         found = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
         return sorted({file for file in found if file.is_file()})
 

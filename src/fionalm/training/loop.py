@@ -101,6 +101,7 @@ class Loop:
 
     def _step(self, step: int) -> StepResult:
         parallel, state = self.built.parallel, self.built.state
+        shares = self.batches.shares
         for probe in self.probes:
             probe.begin(step)
         done = train_step(
@@ -113,6 +114,7 @@ class Loop:
             precision=self.built.precision,
             set_sync=parallel.set_sync,
             after_backward=self._after_backward if self.probes else None,
+            shares=shares and shares(step, self.config.grad_accumulation),
         )
         for probe in self.probes:
             self.log.add(step, probe.end(step))
@@ -158,6 +160,7 @@ class Loop:
             self.batches.validation,
             parts=self.config.grad_accumulation,
             precision=self.built.precision,
+            tokens=self.batches.validation_tokens,
         )
         self.built.parallel.release()
         loss = self.world.mean(total).item()

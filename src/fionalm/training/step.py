@@ -52,8 +52,12 @@ class LossModule(nn.Module):
         self.options = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
 
     def forward(self, tokens: Tensor) -> Losses:
-        """Return the losses of predicting `tokens[:, 1:]` from `tokens[:, :-1]`; tokens are [batch, seq + 1]."""
-        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        """Return the losses of predicting `tokens[:, 1:]` from `tokens[:, :-1]`; tokens are [batch, seq + 1].
+
+        Rows may end in `IGNORED` tokens, which count for nothing.
+        """
+        # Causal attention never looks ahead at what stands in their place.
+        inputs, targets = tokens[:, :-1].clamp_min(0), tokens[:, 1:]
         if self.takes_head:
             head = partial(linear_cross_entropy, targets=targets, z_loss=self.z_loss)
             loss, log_z = self.model(inputs, head=head)
@@ -77,6 +81,7 @@ def train_step(
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     set_sync: Callable[[bool], None] | None = None,
     after_backward: Callable[[], None] | None = None,
+    shares: Sequence[float] | None = None,
 ) -> StepResult:
     """Update the parameters once. The gradients stay in place afterwards, for probes; the next step clears them.
 
@@ -90,6 +95,7 @@ def train_step(
         precision: opens the context of a forward pass, such as autocast.
         set_sync: called with whether the next backward has to share gradients between processes.
         after_backward: called when the gradients are whole and not yet clipped.
+        shares: what each part's mean loss counts, where rows have different numbers of tokens; None: as its rows.
     """
     optimizer.zero_grad(set_to_none=True)
     chunks = batch.chunk(parts)
@@ -99,7 +105,7 @@ def train_step(
             set_sync(index == len(chunks) - 1)
         with precision():
             losses = module(chunk)
-        share = chunk.shape[0] / batch.shape[0]
+        share = chunk.shape[0] / batch.shape[0] if shares is None else shares[index]
         (losses.total if share == 1 else losses.total * share).backward()
         part = losses.statistics * share
         statistics = part if statistics is None else statistics + part
@@ -121,24 +127,32 @@ def evaluate(
     *,
     parts: int = 1,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    tokens: float | None = None,
 ) -> Tensor:
     """Return the mean cross-entropy over `batches` of tokens [rows, seq + 1], without dropout; a scalar on the device.
 
     Args:
         module: maps tokens to `Losses`; left in the mode (train or eval) that it was in.
-        batches: of equal length; a batch counts by its rows.
+        batches: a batch counts by its predicted tokens.
         parts: forward passes that a batch is cut into.
         precision: opens the context of a forward pass.
+        tokens: what the sum is divided by; None: the predicted tokens of `batches`. Processes whose rows have different
+            numbers of them give the mean number, so that the mean of what they return is that of all tokens.
     """
     training = module.training
     module.eval()
     try:
         total: Any = 0.0
-        rows = sum(batch.shape[0] for batch in batches)
+        whole = sum(map(predicted, batches)) if tokens is None else tokens
         for batch in batches:
             for chunk in batch.chunk(parts):
                 with precision():
-                    total = total + module(chunk).statistics[0] * (chunk.shape[0] / rows)
+                    total = total + module(chunk).statistics[0] * (predicted(chunk) / whole)
         return total
     finally:
         module.train(training)
+
+
+def predicted(tokens: Tensor) -> int:
+    """Count the predicted tokens of [rows, seq + 1]."""
+    return int((tokens[:, 1:] >= 0).sum())

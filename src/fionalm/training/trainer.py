@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fionalm.data import load_corpus
+from fionalm.data import load_data
 from fionalm.errors import UserError
 from fionalm.training.build import build, make_batches
 from fionalm.training.config import TrainConfig
@@ -56,7 +56,7 @@ def train(
         out: run folder; resumed if it has this config's run, and read if that is finished. None: nothing is written.
         model: trained in place of the config's own, from the weights that it has; maps `input_ids` to
             `.logits`, as every `transformers` causal model does.
-        corpus: has `.train` and `.validation` token arrays; None: `load_corpus(config.data)`.
+        corpus: has `.train` and `.validation` token arrays, or is a `TripleCorpus`; None: `load_data(config.data)`.
         probes: objects, or what builds one when called with the model and `every=config.probe_every`.
         quiet: no progress.
         device: `cpu`, `cuda` or a device; None: this process's GPU if there is one.
@@ -87,7 +87,7 @@ def _train(
         stack.enter_context(_own_random_numbers(config, world))
         if corpus is None:
             silent = quiet or not world.is_main
-            corpus = world.main_first(lambda: load_corpus(config.data, quiet=silent))
+            corpus = world.main_first(lambda: load_data(config.data, quiet=silent))
         world.on_main(partial(folder.describe, corpus, world))
         built = build(config, model, world)
         batches = make_batches(config, corpus, world, built.vocab_size)

@@ -1,0 +1,5 @@
+"""Knowledge graphs as training data: all that a model can know of the world is known exactly."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
