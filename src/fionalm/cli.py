@@ -78,6 +78,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
             "label_preferences:label_preferences", "soft labels for pairs, by a judge model, rewards or votes"
         ),
     },
+    "Hallucinations": {
+        "detect train": Command("detect:train", "detectors of a model's made-up answers, beside label-free baselines"),
+        "detect score": Command("detect:score", "each answer's probability of being made up"),
+    },
     "This machine": {
         "doctor": Command("doctor:doctor", "what is installed, what is missing and how to mend it"),
     },

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fionalm.errors import require
 from fionalm.posttraining.batches import Example, length_buckets
 from fionalm.posttraining.reward_model import RewardModel, stacked
-from fionalm.progress import progress
+from fionalm.progress import Progress, progress
 
 CHUNK = 1024
 """Different rows whose features are written together."""
@@ -65,8 +65,7 @@ def head_features(
     with progress(len(distinct), "features", "rows", quiet=quiet) as bar:
         for start in range(0, len(distinct), CHUNK):
             part = distinct[start : start + CHUNK]
-            chunks.append(_kept(model, part, folder, start, micro_batch_tokens))
-            bar.advance(len(part))
+            chunks.append(_kept(model, part, folder, start, micro_batch_tokens, bar))
     order = torch.empty(len(distinct), dtype=torch.long)
     order[[numbers[example] for example in distinct]] = torch.arange(len(distinct))
     return torch.cat(chunks)[order[places]]
@@ -116,22 +115,25 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _kept(model: RewardModel, part: Sequence[Example], folder: Any, start: int, micro_batch_tokens: int) -> Tensor:
+def _kept(
+    model: RewardModel, part: Sequence[Example], folder: Any, start: int, micro_batch_tokens: int, bar: Progress
+) -> Tensor:
     from safetensors.torch import load_file
 
     from fionalm.models.weight_files import write_safetensors
 
     path = None if folder is None else Path(folder) / f"features-{start:09d}.safetensors"
     if path is not None and path.exists():
+        bar.advance(len(part))
         return load_file(path)["features"]
-    found = _computed(model, part, micro_batch_tokens)
+    found = _computed(model, part, micro_batch_tokens, bar)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, {"features": found})
     return found
 
 
-def _computed(model: RewardModel, part: Sequence[Example], micro_batch_tokens: int) -> Tensor:
+def _computed(model: RewardModel, part: Sequence[Example], micro_batch_tokens: int, bar: Progress) -> Tensor:
     found: Tensor | None = None
     for group in length_buckets([one.length for one in part], micro_batch_tokens):
         ids, lengths = stacked([part[index] for index in group], model.tokenizer.pad_id, model.device)
@@ -139,5 +141,6 @@ def _computed(model: RewardModel, part: Sequence[Example], micro_batch_tokens: i
         if found is None:
             found = torch.empty(len(part), values.shape[1])
         found[group] = values
+        bar.advance(len(group))
     assert found is not None
     return found
