@@ -53,7 +53,7 @@ def run(out: str, config: PreferencesConfig = CONFIG) -> None:
 def run_strategies(out: str) -> None:
     """Train with each strategy, in a folder of its name."""
     for strategy in STRATEGIES:
-        run(f"{out}/{strategy}", replace(CONFIG, strategy=strategy, steps=4))
+        run(f"{out}/{strategy}", replace(CONFIG, strategy=strategy, steps=4, kl_prompts=3, validate_every=2))
 
 
 def main(out: str) -> None:

@@ -305,6 +305,8 @@ def test_two_processes_train_as_one(here: Path, tmp_path: Path) -> None:
         )
         for name in ("loss", "reward_margin", "grad_norm"):
             assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-4), strategy
+        kls = [[value for row in rows for key, value in row.items() if "kl" in key] for rows in (two, one)]
+        assert kls[0] == pytest.approx(kls[1], rel=1e-3) and any(kls[0])
 
 
 def test_mistakes_are_one_sentence() -> None:

@@ -232,9 +232,9 @@ def test_completions_are_told_as_they_end(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("prompts", "options", "sentence"),
     [
-        (["ok", "a" * 64], {}, "prompt 1 has 64 tokens, and the context holds 64: expected at most 63"),
-        ([""], {}, "prompt 0 has no tokens"),
-        ([[1, 2, 39]], {}, "prompt 0 has token 39, and the model knows 39"),
+        (["ok", "a" * 64], {}, r"prompts\[1\] has 64 tokens, and the context holds 64: expected at most 63"),
+        ([""], {}, r"prompts\[0\] has no tokens"),
+        ([[1, 2, 39]], {}, r"prompts\[0\] has token 39, and the model knows 39"),
         (["ok"], {"seeds": [[1, 2]]}, "expected 1 for each of 1 prompts"),
         ([[{"role": "user", "content": "hi"}]], {}, "no chat template"),
     ],
@@ -304,9 +304,9 @@ def test_scores_of_texts_and_of_nothing() -> None:
     assert sampler.score([], []) == []
     with pytest.raises(UserError, match="1 prompts and 2 completions"):
         sampler.score(["a"], ["b", "c"])
-    with pytest.raises(UserError, match="prompt 0 and its completion have 40 and 30 tokens"):
+    with pytest.raises(UserError, match=r"prompts\[0\] and its completion have 40 and 30 tokens"):
         sampler.score(["a" * 40], ["b" * 30])
-    with pytest.raises(UserError, match="prompt 0 has no tokens"):
+    with pytest.raises(UserError, match=r"prompts\[0\] has no tokens"):
         sampler.score([""], ["b"])
 
 

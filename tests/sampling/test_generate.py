@@ -72,5 +72,5 @@ def test_the_own_decoder_has_no_generate(tmp_path: Path) -> None:
 
 
 def test_a_prompt_that_does_not_fit(peer: Any) -> None:
-    with pytest.raises(UserError, match="prompt 1 has 32 tokens"):
+    with pytest.raises(UserError, match=r"prompts\[1\] has 32 tokens"):
         GenerateSampler(peer, TOKENIZER).sample(["a", "a" * 32], SamplingParams())

@@ -66,10 +66,6 @@ class BestOfN:
             KeyboardInterrupt: stopped after a step; says how to resume.
         """
         with distributed(self.policy.device) as world:
-            if world.size > 1 and self.config.strategy == "fsdp2":
-                raise UserError(
-                    "strategy 'fsdp2' was given, but each process samples with the whole model: expected 'ddp'"
-                )
             settings = {
                 "model": self.policy.name,
                 "data": fingerprint([*self.rows, None, *self.validation]),

@@ -158,7 +158,8 @@ class Training:
         row: dict[str, Any] = {"step": step}
         groups, weights = [], None
         if trainer.draws:
-            groups = self._draw(step, chosen)
+            with self.policy.whole():
+                groups = self._draw(step, chosen)
             seconds = self.rollouts.seconds
             for name, value in asdict(seconds).items():
                 result.seconds[name] += value
@@ -234,9 +235,13 @@ class Training:
             drawn = [entry for entry in drawn if entry[1]] or drawn[:1]
         examples = [example for example, _, _ in drawn]
         old = [logp for _, _, logp in drawn]
-        if self.config.reuse > 1:  # the sampler's own differ in their last bits, under bf16 in more
-            old = self._logps(examples, None)
-        reference = [0.0] * len(drawn) if self.reference is None else self._logps(examples, self.reference)
+        if self.config.reuse > 1 or self.reference is not None:
+            with self.policy.whole():
+                if self.config.reuse > 1:  # the sampler's own differ in their last bits, under bf16 in more
+                    old = self._logps(examples, None)
+                reference = [0.0] * len(drawn) if self.reference is None else self._logps(examples, self.reference)
+        else:
+            reference = [0.0] * len(drawn)
         items += [
             Item(example, weight, share, before, start)
             for (example, weight, _), before, start in zip(drawn, old, reference, strict=True)
@@ -326,7 +331,8 @@ class Training:
         mine = range(self.world.rank, len(rows), self.world.size)
         names = unique([str(row.get("id", place)) for place, row in enumerate(rows)])
         seeds = [[sample_seed(config.seed + VALIDATION_SEED, place, i) for i in range(count)] for place in mine]
-        groups = rollouts.draw([rows[place] for place in mine], [names[place] for place in mine], seeds)
+        with self.policy.whole():
+            groups = rollouts.draw([rows[place] for place in mine], [names[place] for place in mine], seeds)
         groups = gather(self.world, groups)
         if self.run_folder.path is not None and self.result.steps == config.steps:
             self.world.on_main(lambda: self._store_validation(groups))

@@ -67,12 +67,7 @@ def logps_at(
             return linear_token_logps(x.flatten(0, 1)[sources], weight, targets, temperature=temperature)
 
         return model(input_ids, head=head, **placed)
-    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
-    if positions is not None:
-        inputs["position_ids"] = positions
-    if mask is not None:  # additive, which every way of attention takes
-        dtype = next(model.parameters()).dtype
-        inputs["attention_mask"] = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    inputs = _inputs(model, input_ids, positions, mask)
     if _has_plain_head(model, input_ids):
         x = _base(model)(**inputs).last_hidden_state.flatten(0, 1)[sources]
         return linear_token_logps(x, _head(model).weight, targets, temperature=temperature)
@@ -84,14 +79,37 @@ def completion_logps(model: nn.Module, batch: TokenBatch, *, temperature: float 
     return token_logps(model, batch.input_ids, mask=batch.completion_mask, temperature=temperature).sum(-1)
 
 
-def features(model: nn.Module, input_ids: Tensor) -> Tensor:
+def features(
+    model: nn.Module, input_ids: Tensor, *, positions: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Return the head's input [b, s, d] at every position; what a value or reward head reads.
 
-    A padded row's features are right up to its end.
+    A padded row's features are right up to its end. `positions` and `mask` are those of `logps_at`.
     """
     if _takes_head(model):
-        return model(input_ids, head=lambda found, _: found)
-    return _base(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+        placed = {} if positions is None else {"positions": positions, "mask": mask}
+        return model(input_ids, head=lambda found, _: found, **placed)
+    return _base(model)(**_inputs(model, input_ids, positions, mask)).last_hidden_state
+
+
+def _inputs(model: nn.Module, input_ids: Tensor, positions: Tensor | None, mask: Tensor | None) -> dict[str, Any]:
+    """Return what a model of `transformers` is called with."""
+    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
+    if positions is not None:
+        inputs["position_ids"] = positions
+    if mask is not None:  # additive, which every way of attention takes
+        dtype = next(model.parameters()).dtype
+        inputs["attention_mask"] = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    return inputs
+
+
+def try_head(model: nn.Module, device: torch.device) -> None:
+    """Find out, by a few tokens, how the model computes its logits; else its first use does.
+
+    Call it before FSDP2 spreads the model: a first use that only some processes have would leave them out of step.
+    """
+    if not _takes_head(model):
+        _has_plain_head(model, torch.arange(4, device=device)[None])
 
 
 def _takes_head(model: nn.Module) -> bool:

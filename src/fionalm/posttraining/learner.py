@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fionalm.errors import UserError
 from fionalm.optim import build_optimizer, build_scheduler
 from fionalm.posttraining.config import FinetuneConfig
+from fionalm.posttraining.forward import try_head
 from fionalm.posttraining.policy import Policy
 from fionalm.training.build import wants_bf16
 from fionalm.training.distributed import Computation, World, parallelize
@@ -61,6 +62,7 @@ class Learner:
         half = wants_bf16(config.precision, self.world.device)
         sharded = self.world.size > 1 and config.strategy == "fsdp2"
         if policy.parallel is None:  # a model can be wrapped and sharded once only
+            try_head(policy.model, self.world.device)
             dtype = torch.bfloat16 if half else None
             module = Computation(policy.model)
             policy.parallel = parallelize(module, policy.model, config.strategy, self.world, dtype)

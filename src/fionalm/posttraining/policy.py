@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,13 @@ class Policy:
         from fionalm.sampling import EngineSampler
 
         return EngineSampler(self.model, self.tokenizer, max_batch=max_batch)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Have the whole model in every process for a while, where FSDP2 spreads it; every process calls this.
+
+        Within, the model may be called in any way, and not equally often by all processes; but not trained.
+        """
+        return nullcontext() if self.parallel is None else self.parallel.whole()
 
     def reference(self) -> Reference:
         """Return the frozen start's token log-probabilities as a function; call this before training.

@@ -169,11 +169,11 @@ class PreferenceTraining:
             average=self.config.average_logps,
             quiet=self.quiet,
         )
-        self.learner = Learner(self.policy, self.config, total_steps=total, world=world, folder=run.path)
-        self.losses: list[float] = []
         prompts = [pair.prompt_ids for pair in self.validation or self.pairs]
         self.kl_prompts = list(dict.fromkeys(prompts))[: self.config.kl_prompts]
         self.kl_reference = self.policy.reference() if self.kl_prompts else None
+        self.learner = Learner(self.policy, self.config, total_steps=total, world=world, folder=run.path)
+        self.losses: list[float] = []
 
     def train(self) -> PreferencesResult:
         """Resume, train to the end and return what came of it; see `Preferences.run`."""
@@ -199,7 +199,7 @@ class PreferenceTraining:
                     validation = self._validate()
                     row |= {f"validation/{name}": value for name, value in validation.items()}
                 if validates and self.kl_reference is not None:
-                    row["kl"] = world.on_main(self._kl)
+                    row["kl"] = self._kl()
                 if validates and self.measure is not None:
                     found = self.measure(self.policy)
                     row |= world.on_main(lambda found=found: dict(found))
@@ -242,7 +242,7 @@ class PreferenceTraining:
     def _kl(self) -> float:
         assert self.kl_reference is not None
         params = SamplingParams(max_tokens=self.config.max_tokens, seed=self.config.seed)
-        return sampled_kl(self.policy, self.kl_reference, self.kl_prompts, params)
+        return sampled_kl(self.policy, self.kl_reference, self.kl_prompts, params, world=self.world)
 
     def _losses(self, model: nn.Module, part: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses of pairs [part], numbered with the validation's behind the training's, and sums."""

@@ -55,10 +55,6 @@ class PreferencesConfig(FinetuneConfig):
         for name, least in (("steps", 0), ("validate_every", 0), ("kl_prompts", 0), ("max_tokens", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} {getattr(self, name)}: expected {least} or more")
-        if self.kl_prompts and self.strategy == "fsdp2":
-            raise UserError(
-                "kl_prompts was given, but a model that fsdp2 shards cannot be drawn from: expected ddp, or 0"
-            )
 
     @property
     def chosen_beta(self) -> float:

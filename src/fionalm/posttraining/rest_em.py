@@ -169,7 +169,7 @@ class _Running:
         self.seconds.clear()
         if missing(problems, config, generation, samples):
             self.policy.restore(self._weights(generation))
-        with _whole_weights(self.policy):
+        with self.policy.whole():
             seconds = generate(
                 self.policy.sampler(max_batch=config.max_batch),
                 problems,
@@ -245,7 +245,7 @@ class _Running:
         problems, world = self.method.validation, self.world
         share = range(world.rank, len(problems), world.size)
         prompts = [problems.prompts[number] for number in share]
-        with _whole_weights(policy):
+        with policy.whole():
             drawn = policy.sampler(max_batch=self.config.max_batch).sample(prompts, self.config.greedy_params())
         verdicts = problems.judge(self.method.verifier, share, [completion.text for [completion] in drawn])
         rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
@@ -273,7 +273,7 @@ class _Running:
         if len(self.method.validation):
             row["validation_failures"] = self.validation_failures
         if self.method.evaluate is not None:
-            with self._timed("evaluate"), _whole_weights(self.policy):
+            with self._timed("evaluate"), self.policy.whole():
                 row |= self.method.evaluate(self.policy, iteration)
         row["seconds"] = dict(self.seconds)
         row["peak_memory_bytes"] = peak_memory_bytes(self.world.device)
@@ -309,20 +309,6 @@ class _Running:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - started
-
-
-@contextmanager
-def _whole_weights(policy: Policy) -> Iterator[None]:
-    """Have the whole model in every process for a while, where FSDP2 spreads it."""
-    module: Any = None if policy.parallel is None else policy.parallel.module
-    spread = hasattr(module, "unshard")
-    if spread:
-        module.unshard()
-    try:
-        yield
-    finally:
-        if spread:
-            module.reshard()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

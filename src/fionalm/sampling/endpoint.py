@@ -163,7 +163,7 @@ class EndpointSampler:
             reply = await client.ask(path, body, draw=seeds[left[0]], prompt=job.prompt)
             choices = reply_choices(reply, self.url)[: len(left)]
             if not choices:
-                raise UserError(f"{self.url} answered prompt {job.prompt} without a completion")
+                raise UserError(f"{self.url} answered prompts[{job.prompt}] without a completion")
             for choice in choices:
                 completion = reply_completion(choice, logprobs=self.config.logprobs, url=self.url)
                 drawn.append((left.pop(0), completion))

@@ -17,12 +17,21 @@ from fionalm.sampling.endpoint_config import EndpointConfig, Usage
 from fionalm.sampling.endpoint_reply import reply_choices
 
 RETRIED = (408, 409, 425, 429)
+PROMPT_REFUSED = (400, 413, 422)
 EXTRA = ("top_k", "min_p", "stop_token_ids", "return_token_ids")
 """Fields that OpenAI's own API does not have, and vLLM, llama.cpp and `fiona serve` do."""
 
 
 class OutOfBudget(Exception):
     """The budget does not allow another request."""
+
+
+class PromptRefusedError(UserError):
+    """The endpoint refuses a prompt for what it holds, such as more tokens than its context; `prompt` is its index."""
+
+    def __init__(self, message: str, prompt: int) -> None:
+        super().__init__(message)
+        self.prompt = prompt
 
 
 class EndpointClient:
@@ -178,7 +187,8 @@ class EndpointClient:
                 )
             other = "strings as prompts" if path.startswith("chat") else "--endpoint.chat"
             return UserError(f"{self.url} has no /{path} ({said}): expected {other}, or a URL that ends in /v1")
-        return UserError(f"{self.url} refused prompt {prompt} with {error.status_code}: {said}")
+        sentence = f"{self.url} refused prompts[{prompt}] with {error.status_code}: {said}"
+        return PromptRefusedError(sentence, prompt) if error.status_code in PROMPT_REFUSED else UserError(sentence)
 
     def _nothing(self, error: Exception) -> UserError:
         return UserError(

@@ -248,17 +248,17 @@ class EngineSampler:
 
     def _limit(self, index: int, ids: Sequence[int], max_tokens: int) -> int:
         if not ids:
-            raise UserError(f"prompt {index} has no tokens: expected at least one")
+            raise UserError(f"prompts[{index}] has no tokens: expected at least one")
         if self.vocabulary is not None and max(ids) >= self.vocabulary:
             raise UserError(
-                f"prompt {index} has token {max(ids)}, and the model knows {self.vocabulary}: expected the model's own "
-                "tokenizer"
+                f"prompts[{index}] has token {max(ids)}, and the model knows {self.vocabulary}: expected the model's "
+                "own tokenizer"
             )
         if self.context is None:
             return max_tokens
         if len(ids) >= self.context:
             raise UserError(
-                f"prompt {index} has {len(ids)} tokens, and the context holds {self.context}: expected at most "
+                f"prompts[{index}] has {len(ids)} tokens, and the context holds {self.context}: expected at most "
                 f"{self.context - 1}, so that one can be drawn"
             )
         return min(max_tokens, self.context - len(ids))

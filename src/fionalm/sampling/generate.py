@@ -69,7 +69,7 @@ class GenerateSampler:
     def _sample_prompt(self, index: int, ids: list[int], params: SamplingParams) -> list[Completion]:
         context = context_length(self.model)
         if not ids or (context is not None and len(ids) >= context):
-            raise UserError(f"prompt {index} has {len(ids)} tokens: expected at least 1 and fewer than {context}")
+            raise UserError(f"prompts[{index}] has {len(ids)} tokens: expected at least 1 and fewer than {context}")
         limit = params.max_tokens if context is None else min(params.max_tokens, context - len(ids))
         ends = self._ends(params)
         tokens = torch.tensor([ids], device=self.model.device)

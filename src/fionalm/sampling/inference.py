@@ -15,7 +15,7 @@ from fionalm.models.decoder import Decoder
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model into evaluation mode for a while; parameters that FSDP2 spread are whole meanwhile."""
     training = {module: module.training for module in model.modules()}
-    spread: list[Any] = [module for module in model.modules() if hasattr(module, "unshard")]
+    spread: list[Any] = [module for module in model.modules() if hasattr(module, "unshard") and _in_parts(module)]
     model.eval()
     try:
         for module in spread:
@@ -26,6 +26,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for module in spread:
             module.reshard()
+
+
+def _in_parts(module: nn.Module) -> bool:
+    return any(hasattr(parameter, "placements") for parameter in module.parameters())
 
 
 def unwrapped(model: Any) -> Any:

@@ -34,10 +34,10 @@ def score(
         ids = tokenizer.encode_prompt(prompt)
         answer = tokenizer.encode_completion(completion, end=False) if isinstance(completion, str) else list(completion)
         if not ids:
-            raise UserError(f"prompt {index} has no tokens: expected at least one")
+            raise UserError(f"prompts[{index}] has no tokens: expected at least one")
         if context is not None and len(ids) + len(answer) > context:
             raise UserError(
-                f"prompt {index} and its completion have {len(ids)} and {len(answer)} tokens: expected at most the "
+                f"prompts[{index}] and its completion have {len(ids)} and {len(answer)} tokens: expected at most the "
                 f"context's {context} together"
             )
         pairs.append((ids, answer))

@@ -182,11 +182,46 @@ class Parallel:
     set_sync: Callable[[bool], None] | None
     """Whether the next backward shares its gradients; None: nothing to share."""
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Have all parameters in every process for a while, for forward passes that need not be the same in each.
+
+        Every process enters and leaves this; where FSDP2 spread nothing it does nothing.
+
+        Raises:
+            UserError: this torch cannot make FSDP2 forget such forward passes.
+        """
+        spread: list[Any] = [part for part in self.module.modules() if hasattr(part, "unshard")]
+        if spread:
+            if not hasattr(self.module, "reset_iter_state"):
+                raise UserError(
+                    f"a model that fsdp2 spreads cannot be sampled with torch {torch.__version__}: expected torch 2.13"
+                )
+            # FSDP2 learns which module is its root by a first forward pass, which must be the whole model's.
+            self.module(_nothing)
+        try:
+            for part in spread:
+                part.set_reshard_after_forward(False, recurse=False)
+                part.unshard()
+            yield
+        finally:
+            for part in spread:
+                part.set_reshard_after_forward(part is not self.module, recurse=False)
+                part.reshard()
+            if spread:
+                # Else the next backward gathers in the order of these forward passes, which processes do not share.
+                root: Any = self.module
+                root.reset_iter_state()
+
     def release(self) -> None:
         """Give back what a forward pass without a backward leaves gathered."""
         reshard = getattr(self.module, "reshard", None)
         if reshard is not None:
             reshard()
+
+
+def _nothing(model: nn.Module) -> None:
+    """Compute nothing."""
 
 
 def parallelize(
