@@ -5,6 +5,10 @@ from .executors import SerialExecutor as SerialExecutor
 from .executors import make_executor as make_executor
 from .gammas import GammaSearchResult as GammaSearchResult
 from .gammas import gamma_search as gamma_search
+from .hallucination_trial import Measures as Measures
+from .hallucination_trial import TripleRun as TripleRun
+from .hallucination_trial import hallucination_trials as hallucination_trials
+from .hallucination_trial import triple_run as triple_run
 from .learning_rate import lr_transfer as lr_transfer
 from .learning_rate import stability_sweep as stability_sweep
 from .lr_results import LRTransferResult as LRTransferResult
