@@ -29,6 +29,7 @@ from fionalm.posttraining import (
 )
 from fionalm.posttraining.detector_features import fit_head, head_features
 from fionalm.posttraining.detector_rows import SPLITS
+from fionalm.posttraining.forward import features
 from fionalm.posttraining.reward_model import RewardModel, ScalarHead
 
 FAST = RewardConfig(epochs=6, patience=2, optimizer=OptimizerConfig(lr=5e-3), log_every=10)
@@ -57,6 +58,15 @@ def made_up(count: int, seed: int = 0) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Any]]:
     return split_by_group(made_up(150))
+
+
+def gpt2_policy() -> Policy:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=11, n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+    )
+    torch.manual_seed(0)
+    return Policy(transformers.GPT2LMHeadModel(config), make_policy().tokenizer, device="cpu")
 
 
 def texts(rows: list[Any]) -> tuple[list[str], list[str]]:
@@ -94,16 +104,19 @@ def test_shares_are_kept_and_questions_that_differ_in_case_alone_are_one() -> No
         split_by_group([{"prompt": "q"}], (0.5, 0.5, 0.5))
 
 
-def test_cached_features_are_the_models(tmp_path: Path, splits: dict[str, list[Any]]) -> None:
-    policy = make_policy()
+@pytest.mark.parametrize("kind", ["decoder", "gpt2"])
+def test_cached_features_are_the_models(kind: str, tmp_path: Path, splits: dict[str, list[Any]]) -> None:
+    """Also where one forward pass reads a prompt once for all its completions."""
+    policy = make_policy() if kind == "decoder" else gpt2_policy()
     model = RewardModel(ScalarHead(policy.model), policy.tokenizer)
     examples = model.encode(*texts(splits["train"]))
+    assert len({one.prompt_ids for one in examples}) < len(set(examples))
     found = head_features(model, examples, folder=tmp_path, micro_batch_tokens=64)
     assert list(tmp_path.iterdir())
     for index in range(0, len(examples), 37):
         ids = torch.tensor([[*examples[index].prompt_ids, *examples[index].completion_ids]])
         with torch.no_grad():
-            alone = policy.model(ids, head=lambda x, _: x)[0, -1]
+            alone = features(policy.model, ids)[0, -1]
         torch.testing.assert_close(found[index], alone, rtol=1e-5, atol=1e-5)
     for parameter in policy.model.parameters():
         parameter.data.zero_()  # what is on disk is not computed again
@@ -114,14 +127,14 @@ def test_the_head_is_the_exact_logistic_regression() -> None:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(400, 5)) * [1, 10, 0.1, 1, 0] + [0, 5, 0, 0, 3]
     y = (generator.random(400) < 1 / (1 + np.exp(-x[:, 0]))).astype(float)
-    features = torch.tensor(x, dtype=torch.float32)
-    head = fit_head(features, y, [1e-3, 1e-1, 1e3], validation=(features, y))
+    inputs = torch.tensor(x, dtype=torch.float32)
+    head = fit_head(inputs, y, [1e-3, 1e-1, 1e3], validation=(inputs, y))
     assert head.penalty == 1e-3 and head.losses[0] < head.losses[1] < head.losses[2]
     scale = np.where(x.std(0) > 0, x.std(0), 1)
     expected = LogisticRegression(C=1 / (1e-3 * 400), tol=1e-8, max_iter=5000).fit((x - x.mean(0)) / scale, y)
     wanted = expected.decision_function((x - x.mean(0)) / scale)
     assert x @ head.weight + head.bias == pytest.approx(wanted, abs=2e-3)
-    assert fit_head(features, y, [1e-3, 1e-1, 1e3]).penalty == 1e-1
+    assert fit_head(inputs, y, [1e-3, 1e-1, 1e3]).penalty == 1e-1
 
 
 @pytest.mark.parametrize("variant", ["head", "full"])
@@ -181,12 +194,7 @@ def test_a_head_knows_its_base_by_its_weights(tmp_path: Path, splits: dict[str, 
 
 
 def test_a_transformers_model_detects_too(splits: dict[str, list[Any]]) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(
-        vocab_size=11, n_embd=32, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
-    )
-    torch.manual_seed(0)
-    policy = Policy(transformers.GPT2LMHeadModel(config), make_policy().tokenizer, device="cpu")
+    policy = gpt2_policy()
     detector = train_detector(policy, splits["train"], validation=splits["validation"], quiet=True)
     area = evaluate_detector(detector, splits["test"], resamples=0).auc_roc.estimate
     assert area is not None and area > 0.8

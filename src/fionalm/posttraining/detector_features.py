@@ -19,11 +19,15 @@ from torch import Tensor, nn
 
 from fionalm.errors import require
 from fionalm.posttraining.batches import Example, length_buckets
+from fionalm.posttraining.forward import features
+from fionalm.posttraining.pairs import PROMPT, attention_mask, can_share
 from fionalm.posttraining.reward_model import RewardModel, stacked
 from fionalm.progress import Progress, progress
 
 CHUNK = 1024
 """Different rows whose features are written together."""
+PACKED = 512
+"""Tokens of a prompt and its completions in one row at most; a mask has the square of it."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,21 @@ def head_features(
     """
     numbers: dict[Example, int] = {}
     places = [numbers.setdefault(example, len(numbers)) for example in examples]
-    # Rows of like length together: little is padded.
-    distinct = sorted(numbers, key=lambda one: one.length)
+    # Completions of one prompt together, which then is read once; prompts of like length together: little is padded.
+    distinct = sorted(numbers, key=lambda one: (len(one.prompt_ids), one))
+    shared = len({one.prompt_ids for one in distinct}) < len(distinct) and can_share(model.module.model)
     chunks: list[Tensor] = []
     with progress(len(distinct), "features", "rows", quiet=quiet) as bar:
         for start in range(0, len(distinct), CHUNK):
             part = distinct[start : start + CHUNK]
-            chunks.append(_kept(model, part, folder, start, micro_batch_tokens, bar))
+            chunks.append(_kept(model, part, folder, start, micro_batch_tokens, shared, bar))
     order = torch.empty(len(distinct), dtype=torch.long)
     order[[numbers[example] for example in distinct]] = torch.arange(len(distinct))
     return torch.cat(chunks)[order[places]]
 
 
 def fit_head(
-    features: Tensor,
+    inputs: Tensor,
     labels: np.ndarray,
     penalties: Sequence[float],
     *,
@@ -81,15 +86,15 @@ def fit_head(
     """Fit the head: mean cross-entropy plus half the penalty times the squared norm, on standardised features.
 
     Args:
-        features: [n, d].
+        inputs: features [n, d].
         labels: 0 and 1, both of them [n].
         penalties: of which the one with the lowest validation loss is taken; without validation, the middle one.
         validation: features and labels that decide.
     """
     regression = require("sklearn.linear_model", "evaluation").LogisticRegression
-    middle, scale = features.mean(0).numpy(), features.std(0, correction=0).numpy()
+    middle, scale = inputs.mean(0).numpy(), inputs.std(0, correction=0).numpy()
     scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
-    x = (features.numpy() - middle) / scale
+    x = (inputs.numpy() - middle) / scale
     tried, wanted = (x, labels) if validation is None else ((validation[0].numpy() - middle) / scale, validation[1])
     losses: list[float] = []
     fitted: list[Any] = []
@@ -116,7 +121,13 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _kept(
-    model: RewardModel, part: Sequence[Example], folder: Any, start: int, micro_batch_tokens: int, bar: Progress
+    model: RewardModel,
+    part: Sequence[Example],
+    folder: str | Path | None,
+    start: int,
+    micro_batch_tokens: int,
+    shared: bool,
+    bar: Progress,
 ) -> Tensor:
     from safetensors.torch import load_file
 
@@ -126,21 +137,56 @@ def _kept(
     if path is not None and path.exists():
         bar.advance(len(part))
         return load_file(path)["features"]
-    found = _computed(model, part, micro_batch_tokens, bar)
+    rows = _by_prompt(part) if shared else [[index] for index in range(len(part))]
+    lengths = [len(part[row[0]].prompt_ids) + sum(len(part[index].completion_ids) for index in row) for row in rows]
+    found = torch.empty(len(part), model.module.score.in_features)
+    for group in length_buckets(lengths, micro_batch_tokens):
+        members = [rows[number] for number in group]
+        indices = [index for row in members for index in row]
+        found[indices] = _features(model, [[part[index] for index in row] for row in members]).float().cpu()
+        bar.advance(len(indices))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, {"features": found})
     return found
 
 
-def _computed(model: RewardModel, part: Sequence[Example], micro_batch_tokens: int, bar: Progress) -> Tensor:
-    found: Tensor | None = None
-    for group in length_buckets([one.length for one in part], micro_batch_tokens):
-        ids, lengths = stacked([part[index] for index in group], model.tokenizer.pad_id, model.device)
-        values = model.module.features(ids, lengths).float().cpu()
-        if found is None:
-            found = torch.empty(len(part), values.shape[1])
-        found[group] = values
-        bar.advance(len(group))
-    assert found is not None
-    return found
+def _by_prompt(part: Sequence[Example]) -> list[list[int]]:
+    """Return the indices of neighbours with one prompt as one row, of at most `PACKED` tokens."""
+    rows: list[list[int]] = []
+    length = 0
+    for index, example in enumerate(part):
+        own = len(example.completion_ids)
+        if rows and part[rows[-1][0]].prompt_ids == example.prompt_ids and length + own <= PACKED:
+            rows[-1].append(index)
+            length += own
+        else:
+            rows.append([index])
+            length = example.length
+    return rows
+
+
+def _features(model: RewardModel, rows: Sequence[Sequence[Example]]) -> Tensor:
+    """Return the features [n, d] at the last token of each completion; a row's completions follow one prompt."""
+    pad, device = model.tokenizer.pad_id, model.device
+    if all(len(row) == 1 for row in rows):
+        return model.module.features(*stacked([example for [example] in rows], pad, device))
+    lengths = [len(row[0].prompt_ids) + sum(len(one.completion_ids) for one in row) for row in rows]
+    ids = torch.full((len(rows), max(lengths)), pad)
+    segments = torch.full_like(ids, -1)
+    positions = torch.zeros_like(ids)
+    ends: list[int] = []
+    for number, row in enumerate(rows):
+        prompt = end = len(row[0].prompt_ids)
+        ids[number, :prompt] = torch.tensor(row[0].prompt_ids)
+        segments[number, :prompt] = PROMPT
+        positions[number, :prompt] = torch.arange(prompt)
+        for segment, example in enumerate(row, PROMPT + 1):
+            start, end = end, end + len(example.completion_ids)
+            ids[number, start:end] = torch.tensor(example.completion_ids)
+            segments[number, start:end] = segment
+            positions[number, start:end] = torch.arange(prompt, prompt + end - start)
+            ends.append(number * ids.shape[1] + (end if end > start else prompt) - 1)
+    mask = attention_mask(segments.to(device))
+    found = features(model.module.model, ids.to(device), positions=positions.to(device), mask=mask)
+    return found.flatten(0, 1)[torch.tensor(ends, device=device)]

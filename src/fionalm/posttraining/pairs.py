@@ -20,7 +20,7 @@ from fionalm.posttraining.forward import logps_at
 
 SHARING_PAYS_FROM = 1.15
 """Tokens of two rows a pair over those of one, from which one is faster; see `benchmarks/preferences.py`."""
-_PROMPT, _CHOSEN, _REJECTED, _PADDING = range(4)
+PROMPT, _CHOSEN, _REJECTED, _PADDING = range(4)
 
 
 class Pair(NamedTuple):
@@ -131,7 +131,7 @@ def collate_pairs(pairs: Sequence[Pair], pad_id: int, *, shared: bool, device: A
         source[0] = prompt - 1
         sources.append(row * longest + source)
         if segments is not None and positions is not None:
-            segments[row, :prompt] = _PROMPT
+            segments[row, :prompt] = PROMPT
             segments[row, start : start + length] = _REJECTED if rejected else _CHOSEN
             positions[row, :prompt] = torch.arange(prompt)
             positions[row, start : start + length] = torch.arange(prompt, prompt + length)
@@ -171,7 +171,7 @@ def pair_token_logps(model: nn.Module, batch: PairBatch) -> Tensor:
 def attention_mask(segments: Tensor) -> Tensor:
     """Return which positions of packed rows see which [rows, 1, s, s]: the prompt and one's own part, up to oneself."""
     own = segments.unsqueeze(-1) == segments.unsqueeze(-2)
-    seen = own | (segments == _PROMPT).unsqueeze(-2)
+    seen = own | (segments == PROMPT).unsqueeze(-2)
     return seen.tril().unsqueeze(1)
 
 
