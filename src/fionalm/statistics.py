@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the one way in which an effect gets its uncertainty; and Student's t for fitted lines.
+"""Bootstrap intervals, by which effects get their uncertainty; Wilson's for shares of independent trials; Student's t.
 
 A leaf that every room may import; it knows arrays, nothing of models or runs.
 """
@@ -90,6 +90,38 @@ def bootstrap(
     stretch = _small_sample_stretch(level, min(size for size in sizes if size > 1))
     ends = np.array([middle - stretch * (middle - low), middle + stretch * (high - middle)]).clip(*bounds)
     return Interval(estimate, float(ends[0]), float(ends[1]))
+
+
+def wilson(successes: int, total: int, level: float = 0.95) -> Interval:
+    """Return a share of independent trials with its score interval (Wilson 1927).
+
+    Unlike the normal interval it stays within [0, 1] and has a width where all trials or none succeeded. Trials that
+    share a prompt or a problem are not independent: the interval is then too narrow, and `bootstrap` over the shared
+    units is right.
+
+    Args:
+        successes: how many.
+        total: of how many trials.
+        level: confidence level in (0, 1).
+
+    Returns:
+        The share and the interval; of no trials the share is NaN and the interval [0, 1].
+
+    Raises:
+        ValueError: a count below 0, more successes than trials, or a level outside (0, 1).
+    """
+    if not 0 <= successes <= total or not 0 < level < 1:
+        raise ValueError(f"{successes} of {total} trials at level {level}: expected 0 to all, and a level in (0, 1)")
+    if total == 0:
+        return Interval(math.nan, 0.0, 1.0)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # At the ends the bound is exact, and rounding must not put it past the share.
+    low = 0.0 if successes == 0 else min(max(middle - half, 0.0), share)
+    high = 1.0 if successes == total else max(min(middle + half, 1.0), share)
+    return Interval(share, low, high)
 
 
 def student_t_quantile(probability: float, degrees: int) -> float:

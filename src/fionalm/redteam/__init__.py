@@ -1,0 +1,5 @@
+"""Attacks on arithmetic with an exact oracle: problems, attacks, prompt inversion, hardening, constitutional loops."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
