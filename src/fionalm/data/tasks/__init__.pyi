@@ -1,3 +1,9 @@
+from .arithmetic_dialogue import CHECK as CHECK
+from .arithmetic_dialogue import REVISE as REVISE
+from .arithmetic_dialogue import SUM_QUESTIONS as SUM_QUESTIONS
+from .arithmetic_dialogue import WRITE as WRITE
+from .arithmetic_dialogue import dialogue_rows as dialogue_rows
+from .arithmetic_dialogue import harmless_sentences as harmless_sentences
 from .functions import FUNCTION_ALPHABET as FUNCTION_ALPHABET
 from .functions import FunctionProblem as FunctionProblem
 from .functions import function_rows as function_rows
