@@ -67,35 +67,53 @@ def _arms(results: Results) -> list[tuple[str, int]]:
 
 
 def _pass_at_n(results: Results, lab: Lab) -> None:
-    curves = {"pass@N": [], "best of N, chosen by the learned verifier": []}
+    any_right, chosen = "pass@N", "best of N, chosen by the learned verifier"
+    shares: dict[str, list[Line]] = {any_right: [], chosen: []}
+    gains: dict[str, list[Line]] = {any_right: [], chosen: []}
     for method, n in _arms(results):
         title = TITLES[method] if n <= 1 else f"{TITLES[method]}, N' = {n}"
-        many, ns = results.curve_ns, results.config.ns
-        curves["pass@N"].append(_line(title, many, [results.passed(method, n, k) for k in many]))
-        curves["best of N, chosen by the learned verifier"].append(
-            _line(title, ns, [results.best_of(method, n, k) for k in ns])
-        )
+        for panel, measured, ns in (
+            (any_right, results.passed, results.curve_ns),
+            (chosen, results.best_of, results.config.ns),
+        ):
+            values = [measured(method, n, k) for k in ns]
+            shares[panel].append(_means(title, ns, values))
+            if method != BASE:
+                less = [value - measured(BASE, 0, k) for value, k in zip(values, ns, strict=True)]
+                gains[panel].append(_line(title, ns, less))
+    what = (
+        "Test problems solved by N samples at temperature 1: by any of them, and by the one that the learned verifier "
+        "picks{}. BoN-aware methods are trained for the largest N'. {}."
+    )
     lab.figure(
-        lines_with_intervals(curves, x_label="N", y_label="share of test problems", x_scale="log"),
+        lines_with_intervals(shares, x_label="N", y_label="share of test problems", x_scale="log"),
         "pass-at-n",
         "pass@N and best-of-N against N",
-        "Test problems solved by N samples at temperature 1: by any of them, and by the one that the learned verifier "
-        "picks. BoN-aware methods are trained for the largest N'. Bands are 95% intervals over seeds.",
+        what.format("", "Means over seeds"),
+    )
+    lab.figure(
+        lines_with_intervals(gains, x_label="N", y_label="share less the base's", x_scale="log"),
+        "gain-at-n",
+        "Gain over the base model against N",
+        what.format(", less what the same seed's base model solves", "Bands are 95% intervals over seeds"),
     )
 
 
 def _matrix(results: Results, lab: Lab) -> None:
     ns = results.config.ns
-    values = results.matrix(BON)
+    values = results.matrix(BON) - np.stack([results.passed(BASE, 0, n) for n in ns], -1)[:, None]
     lines = [
         _line(f"N' = {trained}", ns, [values[:, row, column] for column in range(len(ns))])
         for row, trained in enumerate(ns)
     ]
     lab.figure(
-        lines_with_intervals(lines, x_label="N at test time", y_label="pass@N", x_scale="log", ordered=True),
+        lines_with_intervals(
+            lines, x_label="N at test time", y_label="pass@N less the base's", x_scale="log", ordered=True
+        ),
         "train-and-test-n",
         "Training N' against test N",
-        "pass@N of BoN-RLB(P) trained for each N'; N' = 1 is REINFORCE. Bands are 95% intervals over seeds.",
+        "pass@N of BoN-RLB(P) trained for each N', less the same seed's base model's; N' = 1 is REINFORCE. Bands are "
+        "95% intervals over seeds.",
     )
     rows = []
     for method in BON_METHODS:
@@ -110,21 +128,21 @@ def _temperatures(results: Results, lab: Lab) -> None:
     config, ns = results.config, results.grid_ns
     by_n = results.grid(ns).mean(2)  # [seed, T, N]
     lines = [
-        _line(f"N = {n}", config.temperatures, [by_n[:, place, column] for place in range(len(config.temperatures))])
+        _means(f"N = {n}", config.temperatures, [by_n[:, place, column] for place in range(len(config.temperatures))])
         for column, n in enumerate(ns)
     ]
     lab.figure(
         lines_with_intervals(lines, x_label="temperature", y_label="pass@N", ordered=True),
         "temperature-and-n",
         "Temperature and N",
-        "pass@N of the base model over sampling temperatures. Bands are 95% intervals over seeds.",
+        "pass@N of the base model over sampling temperatures. Means over seeds.",
     )
     fits = []
     smooth = np.geomspace(1, ns[-1], 40)
     for place, temperature in enumerate(config.temperatures):
         values = [by_n[:, place, column] for column in range(len(ns))]
-        points = _line(f"T = {temperature:g}", ns, values)
-        fits.append(Line(points.label, points.x, points.y, points.low, points.high, "points", place))
+        points = _means(f"T = {temperature:g}", ns, values)
+        fits.append(Line(points.label, points.x, points.y, style="points", color=place))
         a, b = fit(ns, np.array(points.y))
         if math.isfinite(a):
             fits.append(Line("", smooth, np.exp(a * smooth**b), style="dashed", color=place))
@@ -225,6 +243,10 @@ def _tables(results: Results, lab: Lab) -> None:
 
 def _line(label: str, x: Sequence[float], by_seed: Sequence[np.ndarray]) -> Line:
     return _drawn(label, x, [mean(values) for values in by_seed])
+
+
+def _means(label: str, x: Sequence[float], by_seed: Sequence[np.ndarray]) -> Line:
+    return Line(label, list(x), [mean(values).estimate for values in by_seed])
 
 
 def _drawn(label: str, x: Sequence[float], found: Sequence[Interval]) -> Line:
