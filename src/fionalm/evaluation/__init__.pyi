@@ -33,3 +33,6 @@ from .hallucination import Hallucination as Hallucination
 from .hallucination import choose_pairs as choose_pairs
 from .hallucination import measure_hallucination as measure_hallucination
 from .hallucination import sample_objects as sample_objects
+from .hallucination_fits import RateFit as RateFit
+from .hallucination_fits import RateRun as RateRun
+from .hallucination_fits import fit_rates as fit_rates
