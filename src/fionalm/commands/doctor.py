@@ -24,10 +24,10 @@ EXTRAS = {
     "search": ("optuna",),
     "ray": ("ray",),
     "vllm": ("vllm",),
-    "web": ("playwright",),
+    "web": ("playwright", "gymnasium", "miniwob", "bm25s", "pillow"),
 }
 # Where the module is not named as the package.
-MODULES = {"scikit-learn": "sklearn"}
+MODULES = {"scikit-learn": "sklearn", "pillow": "PIL"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
