@@ -53,7 +53,7 @@ def preference_loss(
         kind: which loss.
         beta: scale of the implicit reward (the paper's runs: 0.1); for the IPO family its tau (the paper's runs: 1).
         ropo_gamma: weight of ROPO's DPO term.
-        ropo_eta: weight of ROPO's bounded term; both defaults are ROPO's (Liang et al. 2024, arXiv 2404.04102).
+        ropo_eta: weight of ROPO's bounded term (Liang et al. 2024, arXiv 2404.04102); both defaults are ours.
 
     Raises:
         UserError: an unknown kind, shapes that differ, beta not above 0, or a label outside [0, 1] (its row is named).
