@@ -122,7 +122,7 @@ def test_questions_are_answered_labelled_and_resumed_as_processes(model: str, tm
     assert found["splits"]["test"]["groups"] == 4
     assert set(found["detectors"]) == {"head-sentence", "head-token", "full-sentence", "full-token"}
     assert {"semantic entropy", "semantic entropy (discrete)"} < set(found["test"])
-    assert "what is not right counts as hallucinated" in done.stdout
+    assert "what is not right is hallucinated" in done.stdout
     write(tmp_path / "more.jsonl", [{"question": "Why?"}, {"question": "Who?"}])
     words = [*fiona, "score", "o/detectors/full-token", "--data", "more.jsonl", "--n", "3", "--max-tokens", "8"]
     done = subprocess.run([*words, "--out", "s.jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False)

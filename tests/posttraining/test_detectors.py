@@ -178,6 +178,17 @@ def test_the_token_task_reads_the_prompt_alone(splits: dict[str, list[Any]]) -> 
     assert shown.calibrator.kind == "none"
 
 
+def test_token_ids_are_read_as_they_were_drawn(splits: dict[str, list[Any]]) -> None:
+    policy = make_policy()
+    detector = train_detector(policy, splits["train"], quiet=True)
+    prompt, answer = "abc>", "cde"
+    ids = policy.tokenizer.encode_completion(answer)
+    as_text, as_ids, cut = detector.logits(
+        [prompt, policy.tokenizer.encode_prompt(prompt), prompt], [answer, ids, ids[:-1]]
+    )
+    assert as_text == pytest.approx(as_ids, abs=1e-5) and cut != pytest.approx(as_ids, abs=1e-3)
+
+
 def test_a_head_knows_its_base_by_its_weights(tmp_path: Path, splits: dict[str, list[Any]]) -> None:
     policy = make_policy()
     policy.save(tmp_path / "base")

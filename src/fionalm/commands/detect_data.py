@@ -38,6 +38,8 @@ class AnswerOptions(DataOptions, VerifierOptions):
     """Labels drawn answers against the column answer: exact, number, math or python:path.py:function; what is not
     right is hallucinated. None: exact, for a file without labels."""
     reward_model: tyro.conf.Fixed[str | None] = None
+    unanswered: Literal["drop", "hallucinated"] = "drop"
+    """What answers are in which the verifier finds no answer: left out, for they say nothing, or hallucinated."""
     label_means: Literal["hallucinated", "right"] = "hallucinated"
     """What label 1 says in the file."""
     group: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
@@ -156,7 +158,8 @@ def answered(
 
     Returns:
         One row an answer, each with its `question`, the number of its source row; the drawn samples by question; and
-        how often the verifier gave each outcome. Answers that the verifier could not judge are left out.
+        how often the verifier gave each outcome. Answers that the verifier could not judge are left
+        out, and those that hold none, unless they count as hallucinated.
     """
     from fionalm.verifiers import judged, make_verifier
 
@@ -182,7 +185,9 @@ def answered(
             ]
     if verifier is None:
         return [row for row, _, _ in outcomes], samples, Counter()
-    labelled = [{**row, "label": int(reward < 1)} for row, _, reward in outcomes if reward is not None]
+    out = "no_answer" if options.unanswered == "drop" else None
+    kept = [(row, reward) for row, outcome, reward in outcomes if reward is not None and outcome != out]
+    labelled = [{**row, "label": int(reward < 1)} for row, reward in kept]
     return labelled, samples, Counter(str(outcome) for _, outcome, _ in outcomes)
 
 

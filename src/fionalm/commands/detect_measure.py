@@ -115,7 +115,8 @@ def say_outcomes(rows: Sequence[Row], outcomes: Counter[str]) -> None:
         raise UserError("the verifier could judge no answer: expected a verifier that works on this data")
     if outcomes:
         counted = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in outcomes.most_common())
-        print(f"{sum(outcomes.values()):,} answers: {counted}; what is not right counts as hallucinated")
+        print(f"{sum(outcomes.values()):,} answers: {counted}")
+        print(f"{len(rows):,} of them have a label: what is not right is hallucinated")
 
 
 def say_areas(found: Mapping[str, Detection]) -> None:

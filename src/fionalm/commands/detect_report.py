@@ -34,7 +34,7 @@ def charts(
 ) -> dict[str, tuple[Chart, str]]:
     """Return the figures by file name, with captions."""
     from fionalm.evaluation.detection import DIRECTION
-    from fionalm.report import forest, lines_with_intervals
+    from fionalm.report import Line, forest, lines_with_intervals
     from fionalm.statistics import Interval
 
     rate = next(iter(found.values())).base_rate.estimate
@@ -58,6 +58,7 @@ def charts(
         )
     lines = [_reliability(name, one, index) for index, (name, one) in enumerate(found.items()) if one.reliability]
     if lines:
+        lines.append(Line("right", [0, 1], [0, 1], style="dashed"))
         result["calibration"] = (
             lines_with_intervals(lines, x_label="predicted probability", y_label="share that is hallucinated"),
             "Rows by their calibrated probability of being hallucinated; on the diagonal it is right.",

@@ -9,9 +9,9 @@ from .best_of_n_training import BestOfNResult as BestOfNResult
 from .config import FinetuneConfig as FinetuneConfig
 from .config import LoraConfig as LoraConfig
 from .config import SupervisedConfig as SupervisedConfig
+from .detector import Detector as Detector
 from .detector_config import DetectorConfig as DetectorConfig
 from .detector_rows import split_by_group as split_by_group
-from .detectors import Detector as Detector
 from .detectors import evaluate_detector as evaluate_detector
 from .detectors import train_detector as train_detector
 from .early_stopping import BestWeights as BestWeights

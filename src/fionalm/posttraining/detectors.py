@@ -17,143 +17,26 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fionalm.data import Prompt
-from fionalm.data.text_tokenizer import Message
-from fionalm.errors import UserError
 from fionalm.evaluation.calibration import Calibrator, fit_calibrator
-from fionalm.evaluation.detection import DIRECTION, POSITIVE, Detection, evaluate_detection
-from fionalm.paths import atomic_write_text
+from fionalm.evaluation.detection import Detection, evaluate_detection
+from fionalm.posttraining.detector import DETECTOR_FILE, Detector, write_head
 from fionalm.posttraining.detector_config import DetectorConfig
 from fionalm.posttraining.detector_features import fit_head, head_features, weights_digest
 from fionalm.posttraining.detector_rows import Row, check_no_leak, check_rows, group_of
-from fionalm.posttraining.policy import Policy, load_policy
+from fionalm.posttraining.policy import Policy
 from fionalm.posttraining.reward_model import HEAD_FILE, RewardModel, ScalarHead
 from fionalm.posttraining.reward_training import RewardTrainer
-from fionalm.posttraining.run import MODEL_FOLDER, fingerprint, open_run
+from fionalm.posttraining.run import fingerprint, open_run
 from fionalm.training.config_json import to_plain
 from fionalm.training.distributed import World
 
-DETECTOR_FILE = "detector.json"
 FEATURES_FOLDER = "features"
-
-
-@dataclass(eq=False)
-class Detector:
-    """Scores answers; larger means hallucinated.
-
-    Attributes:
-        model: whose score is the logit of "hallucinated".
-        config: how it was trained.
-        calibrator: from logits to probabilities.
-        base: name of the model below a head, which is not saved with it; None: it is.
-        facts: what training came to.
-    """
-
-    model: RewardModel
-    config: DetectorConfig
-    calibrator: Calibrator
-    base: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Variant and task, such as head-sentence."""
-        return self.config.name
-
-    def logits(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[float]:
-        """Return the logit of "hallucinated" of each answer, before calibration; the token task reads prompts alone.
-
-        Raises:
-            UserError: unequal numbers of both, or what the model's context does not hold.
-        """
-        if len(prompts) != len(completions):
-            raise UserError(f"{len(prompts)} prompts for {len(completions)} completions: expected one each")
-        examples = self.model.encode(prompts, completions)
-        found = head_features(self.model, examples)
-        with torch.no_grad():
-            return self.model.module.score(found.to(self.model.device)).squeeze(-1).float().tolist()
-
-    def probabilities(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[float]:
-        """Return the calibrated probability of each answer that it is hallucinated."""
-        return self.calibrator(self.logits(prompts, completions)).tolist()
-
-    def save(self, folder: str | Path) -> None:
-        """Write the detector; a head whose base has a name is written without the base.
-
-        Raises:
-            UserError: the folder cannot be written.
-        """
-        folder = Path(folder)
-        if self.base is None:
-            self.model.save(folder / MODEL_FOLDER)
-        else:
-            _write_head(self.model.module, folder)
-        self._write_facts(folder)
-
-    def _write_facts(self, folder: Path) -> None:
-        base = None
-        if self.base is not None:
-            base = {"name": self.base, "weights": weights_digest(self.model.module.model)}
-        facts = {
-            "positive": POSITIVE,
-            "direction": DIRECTION,
-            "config": to_plain(self.config),
-            "calibrator": self.calibrator.to_dict(),
-            "base": base,
-            "facts": self.facts,
-        }
-        atomic_write_text(folder / DETECTOR_FILE, json.dumps(facts, indent=2) + "\n")
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, *, policy: Policy | None = None, device: str | torch.device | None = None
-    ) -> Detector:
-        """Load what `save` or `train_detector(..., out=folder)` wrote.
-
-        Args:
-            folder: of the detector.
-            policy: the model below a head, if it is there already; None: it is loaded by its name.
-            device: where to; None: a GPU if there is one.
-
-        Raises:
-            UserError: no detector there, or a head whose base has other weights now.
-        """
-        from safetensors.torch import load_file
-
-        from fionalm.training.config_json import from_plain
-
-        folder = Path(folder).expanduser()
-        path = folder / DETECTOR_FILE
-        if not path.exists():
-            raise UserError(
-                f"there is no detector in {folder}: expected {DETECTOR_FILE}, as `fiona detect train` writes it"
-            )
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            config = from_plain(DetectorConfig, facts["config"])
-            calibrator = Calibrator.from_dict(facts["calibrator"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): expected what `fiona detect train` wrote") from error
-        base = facts["base"]
-        if base is None:
-            model = RewardModel.load(folder / MODEL_FOLDER, device=device)
-        else:
-            policy = policy or load_policy(base["name"], device=device)
-            if weights_digest(policy.model) != base["weights"]:
-                raise UserError(
-                    f"{policy.name or 'the model'} has other weights than the head in {folder} learnt from: expected "
-                    f"{base['name']} as it was"
-                )
-            module = ScalarHead(policy.model)
-            module.score.load_state_dict(load_file(folder / HEAD_FILE))
-            model = RewardModel(module.to(policy.device), policy.tokenizer, reads=config.full.reads)
-        return cls(model, config, calibrator, base and base["name"], facts["facts"])
 
 
 def train_detector(
@@ -187,19 +70,24 @@ def train_detector(
     held = check_rows(validation, "validation", both=False) if validation else None
     check_no_leak(rows, validation, "validation")
     started = time.perf_counter()
+    logits = None
     if config.variant == "full":
         detector = _full(policy, rows, validation, config, out, quiet, in_place)
     else:
-        detector = _head(policy, rows, labels, validation, held, config, out, quiet)
+        detector, logits = _head(policy, rows, labels, validation, held, config, out, quiet)
+    before = None if out is None else _written(Path(out), config)
+    if before is not None:  # the run had ended: its rows and settings are the same
+        detector.calibrator, detector.facts = before
+        return detector
     if held is not None:
-        logits = detector.logits(*_texts(validation))
+        logits = detector.logits(*_texts(validation)) if logits is None else logits
         detector.calibrator = fit_calibrator(logits, held, config.calibration)
     detector.facts |= {"rows": len(rows), "validation_rows": len(validation), "base_rate": float(labels.mean())}
     detector.facts["seconds"] = time.perf_counter() - started
     if out is not None and config.variant == "head":
         detector.save(out)
     elif out is not None:  # the model is there already
-        detector._write_facts(Path(out))
+        detector.write_facts(Path(out))
     return detector
 
 
@@ -239,7 +127,8 @@ def _head(
     config: DetectorConfig,
     out: str | Path | None,
     quiet: bool,
-) -> Detector:
+) -> tuple[Detector, Any]:
+    """Return the detector and, if it was not trained before, its logits of the validation rows."""
     module = ScalarHead(policy.model).to(policy.device)
     model = RewardModel(module, policy.tokenizer, reads=config.full.reads)
     settings = {
@@ -254,7 +143,7 @@ def _head(
     with open_run(out, settings, World(policy.device)) as run:
         if run.path is not None and run.result is not None:
             module.score.load_state_dict(load_file(run.path / HEAD_FILE))
-            return Detector(model, config, Calibrator("none"), _base_name(policy), dict(run.result))
+            return Detector(model, config, Calibrator("none"), _base_name(policy), dict(run.result)), None
         kept = None if run.path is None else run.path / FEATURES_FOLDER
         examples = model.encode(*_texts([*rows, *validation]))
         found = head_features(
@@ -269,11 +158,12 @@ def _head(
         if held is not None:
             facts["validation_loss"] = min(head.losses)
         if run.path is not None:
-            _write_head(module, run.path)
+            write_head(module, run.path)
         run.finish(facts)
         if kept is not None:
             shutil.rmtree(kept, ignore_errors=True)
-    return Detector(model, config, Calibrator("none"), _base_name(policy), facts)
+    logits = None if other is None else other[0].numpy() @ head.weight + head.bias
+    return Detector(model, config, Calibrator("none"), _base_name(policy), facts), logits
 
 
 def _full(
@@ -294,11 +184,14 @@ def _full(
     return Detector(trainer.model, config, Calibrator("none"), None, facts)
 
 
-def _write_head(module: ScalarHead, folder: Path) -> None:
-    from fionalm.models.weight_files import write_safetensors
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(folder / HEAD_FILE, {k: v.detach().cpu() for k, v in module.score.state_dict().items()})
+def _written(folder: Path, config: DetectorConfig) -> tuple[Calibrator, dict[str, Any]] | None:
+    """Return the calibrator and facts of a detector that was written with this configuration, or None."""
+    path = folder / DETECTOR_FILE
+    if not path.exists():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    same = facts["config"] == json.loads(json.dumps(to_plain(config)))
+    return (Calibrator.from_dict(facts["calibrator"]), facts["facts"]) if same else None
 
 
 def _base_name(policy: Policy) -> str | None:

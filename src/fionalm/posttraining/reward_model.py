@@ -33,6 +33,8 @@ from fionalm.training.distributed import World
 
 HEAD_FILE = "reward_head.safetensors"
 FACTS_FILE = "reward.json"
+Answer = str | Sequence[Message] | Sequence[int]
+"""A completion: a text, messages, or token ids as they were drawn."""
 
 
 class ScalarHead(nn.Module):
@@ -81,7 +83,7 @@ class RewardModel:
         """Where the model is."""
         return self.module.score.weight.device
 
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[float]:
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Answer]) -> list[float]:
         """Return `score(prompts, completions)`, so that the model itself is a selector."""
         return self.score(prompts, completions)
 
@@ -89,7 +91,7 @@ class RewardModel:
     def score(
         self,
         prompts: Sequence[Prompt],
-        completions: Sequence[str | Sequence[Message]],
+        completions: Sequence[Answer],
         *,
         micro_batch_tokens: int = 16384,
     ) -> list[float]:
@@ -97,7 +99,7 @@ class RewardModel:
 
         Args:
             prompts: one a completion.
-            completions: texts, or messages of which the content counts.
+            completions: texts, messages of which the content counts, or token ids.
             micro_batch_tokens: tokens of one forward pass.
 
         Raises:
@@ -119,10 +121,11 @@ class RewardModel:
         )
         return {"name": "reward model", "head": hashlib.sha256(head).hexdigest()[:16]}
 
-    def encode(self, prompts: Sequence[Prompt], completions: Sequence[str | Sequence[Message]]) -> list[Example]:
+    def encode(self, prompts: Sequence[Prompt], completions: Sequence[Answer]) -> list[Example]:
         """Return what is scored as token ids; equal neighbouring prompts are read once.
 
-        A completion that fills the context goes without its end-of-sequence, as it was drawn.
+        A completion that fills the context goes without its end-of-sequence, as it was drawn. One that is given as
+        token ids is taken as it is, and so holds its end-of-sequence if it was drawn.
 
         Raises:
             UserError: a prompt and completion that are longer than the context, or a prompt without tokens where
@@ -138,7 +141,7 @@ class RewardModel:
                     raise UserError("a prompt was empty: expected at least one token to score")
                 ids = ()
             else:
-                ids = tuple(self.tokenizer.encode_completion(completion_text(completion)))
+                ids = self._completion_ids(completion)
             length = len(latest[1]) + len(ids)
             if self.context is not None and length > self.context:
                 if length > self.context + 1:
@@ -149,6 +152,11 @@ class RewardModel:
                 ids = ids[:-1]
             found.append(Example(latest[1], ids))
         return found
+
+    def _completion_ids(self, completion: str | Sequence[Message] | Sequence[int]) -> tuple[int, ...]:
+        if not isinstance(completion, str) and all(isinstance(token, int) for token in completion):
+            return tuple(completion)  # pyright: ignore[reportReturnType]
+        return tuple(self.tokenizer.encode_completion(completion_text(completion)))  # pyright: ignore[reportArgumentType]
 
     def save(self, folder: str | Path, *, policy: Policy | None = None, world: World | None = None) -> None:
         """Write the language model, as `load_model` reads it, with the head beside it.
