@@ -10,7 +10,7 @@ algorithms 1 and 2, with two changes: the string never gets worse, and its text 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +19,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fionalm.data import Prompt
 from fionalm.errors import UserError
 from fionalm.posttraining import Example, Policy, TokenBatch, collate, completion_logps, open_run
 from fionalm.posttraining.run import Run, fingerprint
 from fionalm.progress import progress
+from fionalm.redteam.attacks import Attack
 from fionalm.redteam.gcg_gradient import substitutions, token_gradient
 from fionalm.redteam.gcg_slot import GcgTask, Slot, allowed_tokens, attack_text, place, random_text, survives
+from fionalm.redteam.problems import DISTANCES, ArithmeticProblem, Insertion, wrong_answer
 from fionalm.sampling import sample_seed
 from fionalm.sampling.inference import evaluating
 from fionalm.training.config_json import to_plain
@@ -90,6 +93,16 @@ class GcgResult:
     rows: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """A row a step, with `loss`, `queries`, `hits` and `text` after it."""
 
+    def attack(self, insertion: Insertion = "after", **provenance: Any) -> Attack:
+        """Return the string for the attack library.
+
+        Args:
+            insertion: where the tasks put it.
+            **provenance: what else should be known of it, such as the model.
+        """
+        known = {"loss": self.loss, "hits": self.hits, "queries": self.queries, "flops": self.flops}
+        return Attack(self.text, "gcg", author="gcg", insertion=insertion, provenance=known | provenance)
+
 
 def gcg(
     policy: Policy,
@@ -127,6 +140,36 @@ def gcg(
             return GcgResult(**{**run.result, "rows": run.rows})
         with evaluating(policy.model), _frozen(policy.model):
             return _Search(policy, tasks, config, run).run(quiet)
+
+
+def arithmetic_tasks(
+    problems: Sequence[ArithmeticProblem],
+    *,
+    insertion: Insertion = "after",
+    completion: str = "{target}",
+    distances: Sequence[int] = DISTANCES,
+    seed: int = 0,
+    render: Callable[[str], Prompt] | None = None,
+) -> list[GcgTask]:
+    """Return problems as tasks, each with a chosen wrong answer.
+
+    Args:
+        problems: to be answered wrongly.
+        insertion: where the string goes.
+        completion: the wrong answer as the model would write it, with `{target}` in it.
+        distances: of the wrong answers from the true ones.
+        seed: of the choice, as in `wrong_answer`.
+        render: writes a prompt as the model reads it. None: as it is.
+    """
+
+    def task(problem: ArithmeticProblem) -> GcgTask:
+        def prompt(text: str) -> Prompt:
+            asked = problem.prompt(text, insertion)
+            return asked if render is None else render(asked)
+
+        return GcgTask(prompt, completion.replace("{target}", str(wrong_answer(problem, seed, distances))))
+
+    return [task(problem) for problem in problems]
 
 
 class _Search:
