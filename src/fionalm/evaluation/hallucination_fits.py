@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,10 @@ class RateFit:
         place = np.log([[parameters, epochs, triples]])
         return self._resampled(lambda fit: float(_rate(_design(place, self.terms) @ fit)[0]), bounds=(0.0, 1.0))
 
+    def rate(self, parameters: float, epochs: float, triples: float) -> float:
+        """Return the rate at a setting, without an interval."""
+        return float(_rate(_design(np.log([[parameters, epochs, triples]]), self.terms) @ self.coefficients)[0])
+
     def epochs_for(self, rate: float, parameters: float, triples: float) -> Needed:
         """Return the epochs for a rate of at most `rate`."""
         return self._needed(1, rate, {0: math.log(parameters), 2: math.log(triples)})
@@ -275,12 +280,18 @@ class RateFit:
     def _resampled(
         self, statistic: Callable[[np.ndarray], float], bounds: tuple[float, float] = (-math.inf, math.inf)
     ) -> Interval:
-        return bootstrap(
-            lambda odds: statistic(_least_squares(self.cells, odds, self.terms)),
-            self.odds,
-            resamples=500,
-            bounds=bounds,
-        )
+        return bootstrap(lambda odds: statistic(self._fitted(odds)), self.odds, resamples=500, bounds=bounds)
+
+    def _fitted(self, odds: np.ndarray) -> np.ndarray:
+        # Every bootstrap draws the same seeds again: their fits are made once.
+        key = odds.tobytes()
+        if key not in self._fits:
+            self._fits[key] = _least_squares(self.cells, odds, self.terms)
+        return self._fits[key]
+
+    @cached_property
+    def _fits(self) -> dict[bytes, np.ndarray]:
+        return {}
 
 
 def fit_rates(runs: Iterable[RateRun]) -> RateFit:
