@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "best-of-n": "fionalm.studies.best_of_n",
+    "knowledge-hallucination": "fionalm.studies.knowledge_hallucination",
     "rest-em": "fionalm.studies.rest_em",
     "scaling-exponents": "fionalm.studies.scaling_exponents",
     "soft-preferences": "fionalm.studies.soft_preferences",
