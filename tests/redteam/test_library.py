@@ -92,7 +92,8 @@ def test_what_is_kept_is_unlike_and_what_is_not_is_like_something_kept(texts: li
 def test_hidden_states_find_texts_alike(served_model, served_tokenizer) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: dict[str, Any] = dict.fromkeys(("hidden_size", "intermediate_size"), 32)
+    shape |= {"num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(served_tokenizer), **shape))
     texts = ["once upon a time", "a small model", "once upon a time", "hello (1) (2)"]
     vectors = hidden_vectors(model, served_tokenizer, texts, batch=2)

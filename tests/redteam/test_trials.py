@@ -102,7 +102,7 @@ def test_shares_of_a_budget() -> None:
     sampler = model(Believer(), meter=part, params=SamplingParams(n=2, temperature=1.0))
     asked = sampler.ask([f"{number} + 1" for number in range(5)])
     assert [len(one.replies) for one in asked] == [2, 2, 0, 0, 0] and asked[-1].missing == "budget"
-    assert part.spent == "4 queries" and meter.spent is None and (meter.used, meter.left()) == (4, 6)
+    assert part.spent == "5 queries" and meter.spent is None and (meter.used, meter.left()) == (4, 6)
 
 
 def test_prompts_that_do_not_fit_give_no_trial(served_model, served_tokenizer) -> None:

@@ -29,3 +29,6 @@ from .trials import ask_problems as ask_problems
 from .trials import read_trials as read_trials
 from .trials import run_trials as run_trials
 from .trials import write_trials as write_trials
+from .pirs import PirsResult as PirsResult
+from .pirs import pirs as pirs
+from .pirs_config import PirsConfig as PirsConfig

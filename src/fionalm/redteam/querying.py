@@ -68,6 +68,11 @@ class Meter:
             return 0
         return min((one for one in (above, own) if one is not None), default=None)
 
+    def limit(self) -> int:
+        """Return the smallest limit of queries, here or in what this is a share of."""
+        above = None if self.parent is None else self.parent.limit()
+        return min((one for one in (above, self.queries) if one is not None), default=self.used)
+
     def late(self) -> bool:
         """Tell whether the time is up, here or in what this is a share of; notes it."""
         if self.minutes is not None and time.monotonic() - self.started >= 60 * self.minutes:
@@ -205,7 +210,7 @@ class QueryModel:
                 self.meter.count(self.params.n, 0)
         self._draw({key: prompt for key, prompt in wanted.items() if key not in self._asked}, quiet=quiet)
         if cut and self.meter.left() != 0:  # less is left than a prompt's replies
-            self.meter.spent = f"{self.meter.used:,} queries"
+            self.meter.spent = f"{self.meter.limit():,} queries"
         return [self._asked.get(key, Asked(missing="budget")) for key in keys]
 
     def _draw(self, wanted: dict[str, Prompt], *, quiet: bool) -> None:

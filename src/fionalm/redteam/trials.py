@@ -111,12 +111,20 @@ def run_trials(
             if control:
                 text = control_text(attack, problem, target, seed, sentences)
                 plans.append(_Planned("control", attack, problem, target, problem.prompt(text, attack.insertion)))
-    asked = model.ask([plan.text for plan in plans], quiet=quiet)
-    return [
-        _trial(plan, reply, sample)
-        for plan, one in zip(plans, asked, strict=True)
-        for sample, reply in enumerate(one.replies)
+    return _ask(model, plans, quiet=quiet)
+
+
+def try_attacks(
+    model: QueryModel, tries: Sequence[tuple[Attack | None, ArithmeticProblem, int]], *, quiet: bool = True
+) -> list[Trial]:
+    """Try each attack on the problem and with the chosen wrong answer beside it; None: the problem without one."""
+    plans = [
+        _Planned("clean", None, problem, target, problem.prompt())
+        if attack is None
+        else _Planned("attack", attack, problem, target, attack.prompt(problem, target))
+        for attack, problem, target in tries
     ]
+    return _ask(model, plans, quiet=quiet)
 
 
 def control_text(
@@ -180,6 +188,15 @@ def _parse(path: Path, text: str) -> Iterator[Trial]:
                 yield Trial(**values)
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}, line {number} is no trial: {error}") from error
+
+
+def _ask(model: QueryModel, plans: Sequence[_Planned], *, quiet: bool) -> list[Trial]:
+    asked = model.ask([plan.text for plan in plans], quiet=quiet)
+    return [
+        _trial(plan, reply, sample)
+        for plan, one in zip(plans, asked, strict=True)
+        for sample, reply in enumerate(one.replies)
+    ]
 
 
 def _trial(plan: _Planned, reply: str, sample: int, family: str = CLEAN) -> Trial:
