@@ -82,6 +82,18 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "detect train": Command("detect:train", "detectors of a model's made-up answers, beside label-free baselines"),
         "detect score": Command("detect:score", "each answer's probability of being made up"),
     },
+    "Know: models of a knowledge graph, and what they make up": {
+        "kg describe": Command("knowledge:describe", "count a graph, or ask it for a pair's objects"),
+        "kg split": Command("knowledge:split", "what of a graph training shows: all, some or none of a pair's objects"),
+        "kg train": Command("knowledge_train:train", "a model on a graph's triples, or a sweep of sizes and epochs"),
+        "kg hallucinate": Command("knowledge_hallucinate:hallucinate", "draw objects from a model, and judge them"),
+        "kg fit": Command("knowledge_fit:fit", "which size and how many epochs for at most x% hallucination"),
+    },
+    "Attack and harden": {
+        "attack constitution": Command("constitution:constitution", "what reviewing its own answers recovers"),
+        "attack gcg": Command("gcg:gcg", "a string optimized by gradient on a local model"),
+        "harden": Command("harden:harden", "train a model to stay right under attack, rewarded by arithmetic"),
+    },
     "This machine": {
         "doctor": Command("doctor:doctor", "what is installed, what is missing and how to mend it"),
     },

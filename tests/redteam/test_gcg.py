@@ -17,7 +17,8 @@ from fionalm.errors import UserError
 from fionalm.models import Decoder, DecoderConfig
 from fionalm.optim import OptimizerConfig
 from fionalm.posttraining import Policy, SupervisedConfig, TokenBatch, completion_logps, encode_example, fit
-from fionalm.redteam.gcg import GcgConfig, gcg
+from fionalm.redteam.gcg import gcg
+from fionalm.redteam.gcg_config import GcgConfig
 from fionalm.redteam.gcg_gradient import substitutions, token_gradient
 from fionalm.redteam.gcg_slot import GcgTask, allowed_tokens, attack_text, place, random_text, survives
 from fionalm.sampling import SamplingParams

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from fionalm.commands.finetune_options import is_main
 from fionalm.commands.options import Flat, Folder, Positional
 from fionalm.errors import UserError
 from fionalm.redteam.hardening_config import HardenConfig
@@ -56,7 +57,8 @@ def harden(
     """Train a model on arithmetic under attack, rewarded by the exact answer, and measure it before and after.
 
     Attacks that are learnt from and attacks that are measured have no family in common, nor the problems a sum. The
-    same command resumes a run that was stopped, and reads one that is finished.
+    same command resumes a run that was stopped, and reads one that is finished. Many processes: torchrun
+    --nproc-per-node 2 -m fionalm.cli -- harden ...
 
     For example: fiona harden smollm2 --attacks runs/attack/library.jsonl --method ppo --steps 50 --out runs/harden
 
@@ -91,7 +93,8 @@ def harden(
         out=out,
         quiet=quiet,
     )
-    _show(found, settings, out, data.unrelated, bool(texts))
+    if is_main():
+        _show(found, settings, out, data.unrelated, bool(texts))
 
 
 def _as_message(text: str) -> list[dict[str, str]]:

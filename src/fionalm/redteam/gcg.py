@@ -25,6 +25,7 @@ from fionalm.posttraining import Example, Policy, TokenBatch, collate, completio
 from fionalm.posttraining.run import Run, fingerprint
 from fionalm.progress import progress
 from fionalm.redteam.attacks import Attack
+from fionalm.redteam.gcg_config import GcgConfig
 from fionalm.redteam.gcg_gradient import substitutions, token_gradient
 from fionalm.redteam.gcg_slot import GcgTask, Slot, allowed_tokens, attack_text, place, random_text, survives
 from fionalm.redteam.problems import DISTANCES, ArithmeticProblem, Insertion, wrong_answer
@@ -36,41 +37,6 @@ from fionalm.training.interrupt import stop_on_signals
 
 PROPOSALS = 4
 """Substitutions drawn for each candidate that is wanted, since some do not survive being written as text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GcgConfig:
-    """How the string is searched; the paper's own values are top_k 256, candidates 512, length 20, steps 500."""
-
-    length: int = 20
-    """Tokens of the string."""
-    steps: int = 100
-    """Substitutions tried at most, one a step."""
-    top_k: int = 256
-    """At each place the candidates are among the tokens with this many steepest descents."""
-    candidates: int = 128
-    """Strings whose loss is computed in each step."""
-    text: str | None = None
-    """String to begin with, whatever its length. None: random tokens, which the seed decides."""
-    progressive: bool = False
-    """Take up one problem after another, each when the string fools the model on all before (algorithm 2)."""
-    stop_when_found: bool = True
-    """End when the model's likeliest answer to every problem is its target."""
-    ascii_only: bool = True
-    """Use only characters of a plain keyboard."""
-    max_queries: int | None = None
-    """Sequences that the model may be given, after which the search ends with what it has. None: no limit."""
-    batch_tokens: int = 8192
-    """Tokens in one forward pass at most."""
-    seed: int = 0
-    """Of the first string and of the substitutions."""
-
-    def __post_init__(self) -> None:
-        for name in ("length", "steps", "top_k", "candidates", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: expected at least 1")
-        if self.max_queries is not None and self.max_queries < 1:
-            raise UserError(f"max_queries {self.max_queries}: expected at least 1")
 
 
 @dataclass
@@ -107,7 +73,7 @@ class GcgResult:
 def gcg(
     policy: Policy,
     tasks: Sequence[GcgTask],
-    config: GcgConfig = GcgConfig(),
+    config: GcgConfig = GcgConfig(),  # noqa: B008 (frozen)
     *,
     out: str | Path | None = None,
     quiet: bool = False,

@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from fionalm.errors import UserError
 from fionalm.posttraining import BestOfN, BestOfNConfig, Policy, Supervised, open_run
 from fionalm.posttraining.run import MODEL_FOLDER, Run, fingerprint
 from fionalm.redteam.answers import ArithmeticVerifier
@@ -36,7 +37,7 @@ from fionalm.redteam.unrelated import TextLoss, perplexity_change, text_loss
 from fionalm.sampling import SamplingParams
 from fionalm.statistics import Interval
 from fionalm.training.config_json import to_plain
-from fionalm.training.distributed import World
+from fionalm.training.distributed import distributed
 
 Group = Literal["clean", "control", "train", "held-out"]
 TRAINING_FOLDER = "training"
@@ -129,14 +130,16 @@ def harden(
         "tests": fingerprint([*map(asdict, test_problems), None, *unrelated, None, *sentences]),
         **to_plain(config),
     }
-    with open_run(out, settings, World(policy.device)) as run:
-        measure = _Measurement(policy, train_attacks, test_attacks, config, test_problems, unrelated, render, sentences)
+    measure = _Measurement(policy, train_attacks, test_attacks, config, test_problems, unrelated, render, sentences)
+    with distributed(policy.device) as world, open_run(out, settings, world) as run:
+        if world.size > 1 and config.strategy == "fsdp2":
+            raise UserError("strategy 'fsdp2' was given, but each process answers with the whole model: expected 'ddp'")
         if run.result is not None and run.path is not None:
             _take_weights(policy, run.path / MODEL_FOLDER)
             return _read(run)
-        before = measure(run, "before", quiet)
+        before = world.on_main(lambda: measure(run, "before", quiet))
         training = _train(policy, rows, config, run, quiet)
-        after = measure(run, "after", quiet)
+        after = world.on_main(lambda: measure(run, "after", quiet))
         found = _compare(before, after, config, {attack.family for attack in train_attacks})
         found.rows, found.steps = training, len(training)
         rewards = [row["reward"] for row in training if row.get("reward") is not None]
@@ -199,9 +202,8 @@ def _train(
     else:
         metrics = Supervised(policy, rows, training, out=folder, quiet=quiet).run().rows
     if folder is not None and run.path is not None:
-        model = run.path / MODEL_FOLDER
-        if (folder / MODEL_FOLDER).exists():
-            os.replace(folder / MODEL_FOLDER, model)
+        model, fresh = run.path / MODEL_FOLDER, folder / MODEL_FOLDER
+        run.world.on_main(lambda: fresh.exists() and os.replace(fresh, model))
         if ended:
             _take_weights(policy, model)
     return metrics
