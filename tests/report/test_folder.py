@@ -21,7 +21,10 @@ def test_a_run_folder_is_read_whole(run_folder):
 
 def test_sections_survive_the_file(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    sections = [Section("A", "text", [Table(["a", "b"], [["x", 1.5], [None, True]], "c")], []), Section("B")]
+    sections = [
+        Section("A", "text", [Table(["a", "b"], [["x", 1.5], [None, True]], "c", folded=True)], []),
+        Section("B"),
+    ]
     write_sections(tmp_path, sections)
     again = read_run(tmp_path).sections
     assert again == [sections[0], Section("B", "", [], [])]

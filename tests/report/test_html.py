@@ -39,7 +39,7 @@ def hostile_folder(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**texts, "paper": paper}))
     (tmp_path / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
     (tmp_path / "run.json").write_text(json.dumps({HOSTILE: HOSTILE, "finished": HOSTILE}))
-    write_sections(tmp_path, [Section(HOSTILE, HOSTILE, [Table([HOSTILE], [[HOSTILE]], HOSTILE)], [])])
+    write_sections(tmp_path, [Section(HOSTILE, HOSTILE, [Table([HOSTILE], [[HOSTILE]], HOSTILE, folded=True)], [])])
     printable = "</text><script>ran=1</script>&"
     chart = lines_with_intervals([Line(printable, [1, 2], [1, 2])], x_label=printable, y_label=printable)
     path = save_figure(
@@ -55,6 +55,16 @@ def hostile_folder(tmp_path):
     )
     path.write_text(svg.replace("</svg>", attack + "</svg>"))
     return tmp_path
+
+
+def test_folded_tables_show_their_caption(tmp_path, check_html):
+    (tmp_path / "config.json").write_text("{}")
+    tables = [Table(["a"], [["open"]], "first"), Table(["a"], [["hidden"]], "second", folded=True)]
+    write_sections(tmp_path, [Section("Long", "", tables)])
+    page = write_report(tmp_path).read_text()
+    words = check_html(page)
+    assert "<details><summary>second</summary>" in page and "<summary>first</summary>" not in page
+    assert "hidden" in words
 
 
 def test_a_report_is_valid_and_holds_what_the_run_holds(run_folder, check_html):

@@ -31,6 +31,8 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
+    folded: bool = False
+    """Show the caption alone until a reader opens it: for long ones."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,10 @@ def _section(title: str, text: str = "", tables: Sequence[Any] = (), figures: Se
     return Section(str(title), str(text), [_table(**table) for table in tables], [str(name) for name in figures])
 
 
-def _table(columns: Sequence[Any], rows: Sequence[Any], caption: str = "") -> Table:
+def _table(columns: Sequence[Any], rows: Sequence[Any], caption: str = "", folded: bool = False) -> Table:
     if any(len(row) != len(columns) for row in rows):
         raise TypeError(f"every row of a table needs its {len(columns)} cells")
-    return Table([str(column) for column in columns], [list(row) for row in rows], str(caption))
+    return Table([str(column) for column in columns], [list(row) for row in rows], str(caption), bool(folded))
 
 
 def _read_figures(folder: Path) -> list[SavedFigure]:

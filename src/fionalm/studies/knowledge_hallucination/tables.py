@@ -76,12 +76,10 @@ def _detectors(results: Results) -> Section:
 def _samples(results: Results) -> list[Section]:
     tables = []
     for choice in results.config.graphs:
-        rows = []
         for shape in results.config.shapes:
             found = results.detectors.get((choice.name, shape, results.config.detectors[-1], 0)) or {}
-            rows += [
+            rows = [
                 [
-                    size_name(shape),
                     one["subject"],
                     one["predicate"],
                     one["completion"],
@@ -91,8 +89,9 @@ def _samples(results: Results) -> list[Section]:
                 ]
                 for one in found.get("rows", ())
             ]
-        columns = ["generator", "subject", "predicate", "object drawn", "verdict", "after it", "before it"]
-        tables.append(Table(columns, rows, f"The graph {choice.name}, seed 0."))
+            columns = ["subject", "predicate", "object drawn", "verdict", "after it", "before it"]
+            caption = f"The graph {choice.name}, the model of {size_name(shape)}, seed 0"
+            tables.append(Table(columns, rows, caption, folded=True))
     text = (
         "Objects that each model drew at temperature 1 for pairs of the detectors' test subjects, every so many "
         "of them. The last two columns are the calibrated probability that the object is hallucinated, by the largest "
