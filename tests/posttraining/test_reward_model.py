@@ -62,6 +62,22 @@ def test_labels_are_learnt_and_the_model_is_saved_whole(tmp_path: Path) -> None:
     torch.testing.assert_close(again.model.score(prompts, completions), scores)
 
 
+def test_a_weighted_row_with_a_mean_label_is_several_rows() -> None:
+    texts = [("ab>", "cd", (1, 1, 0)), ("cd>", "ab", (0, 0)), ("ef>", "gh", (1,))]
+    apart = [{"prompt": p, "completion": c, "label": label} for p, c, labels in texts for label in labels]
+    merged = [
+        {"prompt": p, "completion": c, "label": sum(labels) / len(labels), "weight": len(labels)}
+        for p, c, labels in texts
+    ]
+    config = replace(CONFIG, steps=5, batch_size=6)
+    losses = []
+    for rows in (apart, merged):
+        trainer = RewardTrainer(make_policy(), rows, config, validation=rows, quiet=True)
+        found = trainer.run()
+        losses.append([*(row["loss"] for row in found.rows), found.validation_loss])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_pairs_are_learnt_by_bradley_terry() -> None:
     trainer = RewardTrainer(make_policy(), pairs(128), CONFIG, validation=pairs(64, 1), quiet=True)
     found = trainer.run()

@@ -178,7 +178,8 @@ def _full(
     if not in_place:
         own = copy.deepcopy(policy.model).requires_grad_(True)
         policy = Policy(own, policy.tokenizer, device=policy.device, name=policy.name)
-    trainer = RewardTrainer(policy, _bare(rows), config.full, validation=_bare(validation), out=out, quiet=quiet)
+    parts = [_distinct(part, config.task) for part in (rows, validation)]
+    trainer = RewardTrainer(policy, parts[0], config.full, validation=parts[1], out=out, quiet=quiet)
     result = trainer.run()
     facts = {name: value for name, value in asdict(result).items() if name != "rows"}
     return Detector(trainer.model, config, Calibrator("none"), None, facts)
@@ -202,8 +203,20 @@ def _base_name(policy: Policy) -> str | None:
     return str(path.resolve()) if path.exists() else policy.name
 
 
-def _bare(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [{"prompt": row["prompt"], "completion": row["completion"], "label": float(row["label"])} for row in rows]
+def _distinct(rows: Sequence[Row], task: str) -> list[dict[str, Any]]:
+    """Return what the detector reads, each once, with the mean of its labels and the number of its rows as weight.
+
+    The cross-entropy of the mean label, times the number of rows, is the sum of the rows' cross-entropies: nothing is
+    lost, and a prompt's samples are one row of the token task.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        completion = "" if task == "token" else row["completion"]
+        one = {"prompt": row["prompt"], "completion": completion, "label": 0.0, "weight": 0.0}
+        one = found.setdefault(json.dumps([row["prompt"], completion], sort_keys=True, default=str), one)
+        one["label"] += float(row["label"])
+        one["weight"] += 1.0
+    return [{**one, "label": one["label"] / one["weight"]} for one in found.values()]
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:

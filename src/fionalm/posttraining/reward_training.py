@@ -50,10 +50,11 @@ class RewardResult:
 
 
 class _Item(NamedTuple):
-    """A row: one completion and its label, or two completions of which the first is preferred."""
+    """A row: one completion and its label, or two of which the first is preferred; and how much it counts."""
 
     examples: tuple[Example, ...]
     label: float
+    weight: float
 
 
 class RewardTrainer:
@@ -62,7 +63,7 @@ class RewardTrainer:
     Args:
         policy: the language model; changed in place, and of no other use afterwards.
         rows: `prompt`, `completion` and `label` (or `reward`) from 0 to 1, of which rows with None are left out; or
-            `prompt`, `chosen` and `rejected`.
+            `prompt`, `chosen` and `rejected`. A `weight` says how many rows one stands for.
         config: how.
         validation: rows that are not learnt from.
         out: run folder; None: nothing is written.
@@ -182,14 +183,15 @@ class RewardTrainer:
 
     def _loss(self, items: Sequence[_Item]) -> Any:
         device, pad = self.policy.device, self.policy.tokenizer.pad_id
+        whole = math.fsum(item.weight for item in items)
 
         def loss(model: nn.Module, part: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
             scores = model(*stacked([example for index in part for example in items[index].examples], pad, device))
             labels = torch.tensor([items[index].label for index in part], device=device)
+            weights = torch.tensor([items[index].weight for index in part], device=device) / whole
             logits = scores.view(-1, 2)[:, 0] - scores.view(-1, 2)[:, 1] if self.pairs else scores
-            total = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
-            right = ((logits > 0) == (labels > 0.5)).sum()
-            return total / len(items), {"accuracy": right / len(items)}
+            total = F.binary_cross_entropy_with_logits(logits.float(), labels, weights, reduction="sum")
+            return total, {"accuracy": weights @ ((logits > 0) == (labels > 0.5)).to(weights)}
 
         return loss
 
@@ -225,7 +227,8 @@ class RewardTrainer:
             label = 1.0 if self.pairs else _label(row, number)
             if label is not None:
                 texts = [row["chosen"], row["rejected"]] if self.pairs else [row["completion"]]
-                found.append(_Item(tuple(self.model.encode([row["prompt"]] * len(texts), texts)), label))
+                examples = tuple(self.model.encode([row["prompt"]] * len(texts), texts))
+                found.append(_Item(examples, label, float(row.get("weight", 1.0))))
         return found
 
 
