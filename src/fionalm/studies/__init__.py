@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fionalm.studies.study import Study
 
 STUDIES = {
+    "adversarial-arithmetic": "fionalm.studies.adversarial_arithmetic",
     "best-of-n": "fionalm.studies.best_of_n",
     "knowledge-hallucination": "fionalm.studies.knowledge_hallucination",
     "rest-em": "fionalm.studies.rest_em",
