@@ -169,6 +169,16 @@ def test_both_tasks_are_learnt_saved_and_resumed(variant: Any, tmp_path: Path, s
         train_detector(policy, other, config, **where)
 
 
+def test_adapters_are_merged_on_saving(tmp_path: Path, splits: dict[str, list[Any]]) -> None:
+    pytest.importorskip("peft")
+    config = DetectorConfig(variant="full", training=replace(FAST, epochs=1, lora_rank=2))
+    detector = train_detector(make_policy(), splits["train"], config, validation=splits["validation"], quiet=True)
+    detector.save(tmp_path)
+    expected = detector.probabilities(*texts(splits["test"]))
+    found = Detector.load(tmp_path, device="cpu").probabilities(*texts(splits["test"]))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_token_task_reads_the_prompt_alone(splits: dict[str, list[Any]]) -> None:
     policy = make_policy()
     detector = train_detector(policy, splits["train"], DetectorConfig(task="token"), quiet=True)

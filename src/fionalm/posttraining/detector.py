@@ -38,6 +38,7 @@ class Detector:
         calibrator: from logits to probabilities.
         base: name of the model below a head, which is not saved with it; None: it is.
         facts: what training came to.
+        policy: of the model that was trained, if it has adapters, which saving merges.
     """
 
     model: RewardModel
@@ -45,6 +46,7 @@ class Detector:
     calibrator: Calibrator
     base: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    policy: Policy | None = None
 
     @property
     def name(self) -> str:
@@ -76,7 +78,7 @@ class Detector:
         """
         folder = Path(folder)
         if self.base is None:
-            self.model.save(folder / MODEL_FOLDER)
+            self.model.save(folder / MODEL_FOLDER, policy=self.policy)
         else:
             write_head(self.model.module, folder)
         self.write_facts(folder)

@@ -182,7 +182,7 @@ def _full(
     trainer = RewardTrainer(policy, parts[0], config.full, validation=parts[1], out=out, quiet=quiet)
     result = trainer.run()
     facts = {name: value for name, value in asdict(result).items() if name != "rows"}
-    return Detector(trainer.model, config, Calibrator("none"), None, facts)
+    return Detector(trainer.model, config, Calibrator("none"), None, facts, policy)
 
 
 def _written(folder: Path, config: DetectorConfig) -> tuple[Calibrator, dict[str, Any]] | None:
