@@ -51,10 +51,11 @@ def train(
     result = run(chosen, out=out, quiet=quiet, device=device)
     ending = "diverged" if result.diverged else f"final loss {result.final_loss:.4f} nats"
     print(f"{ending} after {result.steps} steps, {result.tokens_per_second:,.0f} tokens/s: {out.resolve()}")
-    print(f"figure: {_figure(result, out).resolve()}")
+    print(f"figure: {loss_figure(result, out).resolve()}")
 
 
-def _figure(result: TrainResult, out: Path) -> Path:
+def loss_figure(result: TrainResult, out: Path) -> Path:
+    """Draw a run's losses into its folder and write its report; return the figure's path."""
     from fionalm.report import Line, lines_with_intervals, save_figure, write_report
     from fionalm.report.folder import FIGURES_FOLDER
 

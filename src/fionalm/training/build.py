@@ -36,6 +36,8 @@ class Batches:
     """Tokens [batch / processes, seq + 1] on the device; empty: no evaluation."""
     validation_tokens: float
     """Predicted tokens of all processes' validation, over their number."""
+    tokens_per_step: float
+    """That one update learns from, over all processes; the mean where rows have different numbers of them."""
     shares: Callable[[int, int], list[float]] | None
     """Step and number of parts to what each part's mean loss counts; None: as its rows."""
 
@@ -154,7 +156,8 @@ def make_batches(config: TrainConfig, corpus: Any, world: World, vocab_size: int
         return loader.batch(step).to(world.device, non_blocking=True)
 
     tokens = predicted(shared) / world.size
-    return Batches(train_batch, validation, tokens, getattr(loader, "shares", None))
+    per_step = getattr(loader, "tokens_per_step", config.tokens_per_step)
+    return Batches(train_batch, validation, tokens, per_step, getattr(loader, "shares", None))
 
 
 def _make_model(config: TrainConfig) -> nn.Module:

@@ -137,7 +137,7 @@ class Loop:
         config, state = self.config, self.built.state
         loss, log_z, log_z_square = losses
         steps, seconds = state.step - self._logged[0], state.seconds - self._logged[1]
-        rate = steps * config.tokens_per_step / seconds
+        rate = steps * self.batches.tokens_per_step / seconds
         self._logged = (state.step, state.seconds)
         group = state.optimizer.param_groups[0]
         values: dict[str, Any] = {
@@ -145,7 +145,7 @@ class Loop:
             "lr": config.optimizer.lr * float(group["lr"]) / (group["initial_lr"] or 1.0),
             "log_z": log_z,
             "log_z_square": log_z_square,
-            "tokens": state.step * config.tokens_per_step,
+            "tokens": round(state.step * self.batches.tokens_per_step),
             "tokens_per_second": rate,
         }
         if done.grad_norm is not None:

@@ -100,7 +100,7 @@ def _train(
             quiet = quiet or not world.is_main
             Loop(config, built, batches, active, log, checkpoints, world, stop, quiet).run()
         seconds, steps = built.state.seconds, built.state.step
-        rate = steps * config.tokens_per_step / seconds if seconds else 0.0
+        rate = steps * batches.tokens_per_step / seconds if seconds else 0.0
         result = TrainResult.from_rows(log.rows, steps=steps, seconds=seconds, tokens_per_second=rate)
         if out is not None and not result.diverged:
             export_model(built.model, getattr(corpus, "tokenizer", None), Path(out) / "model", world)

@@ -183,6 +183,11 @@ class TripleLoader:
         self.rank, self.world_size = rank, world_size
         self._targets = rows.lengths - 1
 
+    @property
+    def tokens_per_step(self) -> float:
+        """Predicted tokens of a batch over all ranks, in the mean."""
+        return self.batch_size * float(self._targets.mean())
+
     def batch(self, step: int) -> torch.Tensor:
         """Return this rank's slice of the batch of `step`, [batch / world_size, longest triple], int64, -100 after."""
         return self.rows.take(self._served(step)[self.rank])

@@ -182,7 +182,7 @@ class KnowledgeGraph:
         else:
             kept = set(smallest(self.triples, fraction, f"subset/{seed}"))
             chosen = [triple for triple in self.triples if triple in kept]
-        return KnowledgeGraph(chosen, f"{fraction:.6g} of {self.name}'s {by}")
+        return KnowledgeGraph(chosen, f"{self.name} ({fraction:.6g} of its {by})")
 
     def split(
         self, *, partially_visible: float = 0.1, invisible: float = 0.1, held_out: float = 0.5, seed: int = 0
