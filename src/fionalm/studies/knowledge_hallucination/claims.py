@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from fionalm.report.claims import Claim, Direction
 
-GRAPHS = {"synthetic": "a synthetic graph", "countries": "the graph of countries"}
+GRAPHS = {"synthetic": "Synthetic graph", "countries": "Countries"}
 IMPROVED = 0.02
 """Fall of the rate on unseen pairs above which they have improved."""
 
 _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     (
         "size",
-        "On the same data, a larger model hallucinates less about what it was trained on.",
+        "larger models hallucinate less about what the same data showed them.",
         "Figures 2 and 3: at 1% of the data, about 55% for 3.15M down to 6.5% for 1.61B parameters",
         "change of the rate on fully visible pairs for ten times the parameters, after the longest training",
         "less",
@@ -25,7 +25,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "epochs",
-        "Longer training makes it hallucinate less about that.",
+        "models that are trained longer hallucinate less about what they were shown.",
         "Figure 3: 5% or less needs 20 or more epochs",
         "rate on fully visible pairs after the longest training less that after the shortest, mean over sizes",
         "less",
@@ -33,7 +33,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "data",
-        "More data at the same size and epochs makes it hallucinate more about that.",
+        "at the same size and epochs, models hallucinate more about what they were shown when they are shown more.",
         "Figure 2: the rate rises from 1% to 10% and 100% of the data",
         "rate on fully visible pairs with all data less that with the smallest share, longest training, mean of sizes",
         "greater",
@@ -41,7 +41,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "unseen",
-        "On pairs that it was not trained on, long training does not improve it.",
+        "long training does not improve models on pairs that they were not trained on.",
         "section 3: unseen pairs stay at 55 to 65%, a trade-off against what was seen",
         "rate on invisible pairs after the longest training less that after half of it, mean over sizes; "
         f"improved if it falls by {IMPROVED}",
@@ -50,7 +50,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "cold-is-precise",
-        "A lower temperature raises precision.",
+        "a lower temperature raises precision.",
         "section 3, precision and recall at temperatures from 0 to 1",
         "precision on fully visible pairs at temperature 0 less that at 1, longest training, mean over sizes",
         "greater",
@@ -58,7 +58,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "cold-recalls-less",
-        "It pays for that with recall.",
+        "a lower temperature pays for that with recall.",
         "section 3, precision and recall at temperatures from 0 to 1",
         "recall of all samples on fully visible pairs at temperature 0 less that at 1, longest training, mean of sizes",
         "less",
@@ -66,7 +66,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "detection-falls",
-        "The hallucinations of larger models are harder to detect.",
+        "the hallucinations of larger models are harder to detect.",
         "section 4: AUC-PR (sentence) .977 for 3.15M down to .69 for 1.61B at 1% of the data",
         "change of AUC-PR for ten times the generator's parameters, by the largest sentence detector",
         "less",
@@ -74,7 +74,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "larger-detectors",
-        "Larger detectors do better on the same generator.",
+        "larger detectors do better on the same generator.",
         "section 4: AUC-PR rises with the detector's size",
         "change of AUC-PR for ten times the sentence detector's parameters, mean over generators",
         "greater",
@@ -82,7 +82,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
     ),
     (
         "sentence-over-token",
-        "Seeing the answer helps to tell: the sentence task beats the token task.",
+        "seeing the object helps to tell: the sentence task beats the token task.",
         "section 4: AUC-PR .977 against .943 for 3.15M, .69 against .64 for 1.61B at 1% of the data",
         "AUC-PR of the sentence detector less that of the token detector, mean over generators and detectors",
         "greater",
@@ -91,7 +91,7 @@ _CLAIMS: tuple[tuple[str, str, str, str, Direction, float], ...] = (
 )
 
 CLAIMS = tuple(
-    Claim(f"{name}-{graph}", f"{sentence[:-1]}, on {title}.", paper, statistic, direction, threshold)
+    Claim(f"{name}-{graph}", f"{title}: {sentence}", paper, statistic, direction, threshold)
     for graph, title in GRAPHS.items()
     for name, sentence, paper, statistic, direction, threshold in _CLAIMS
 )

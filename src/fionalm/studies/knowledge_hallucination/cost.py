@@ -14,8 +14,8 @@ COUNTRIES, FB15K237 = 9_300, 310_000
 """Triples: as counted of the package, and as published of all three files together."""
 TRAINED_SHARE = 0.82
 """Of a graph's triples that training sees."""
-TOKENS, OBJECT_TOKENS = 13, 4
-"""Of a triple, and of an object with its end, as counted at the study's own vocabularies."""
+TOKENS, REAL_TOKENS, OBJECT_TOKENS = 13, 33, 4
+"""Of a triple, of one of FB15k-237, and of an object with its end, as counted at the study's vocabularies."""
 PAIRS_PER_TRIPLE = 0.45
 
 
@@ -59,24 +59,30 @@ def _workloads(config: KnowledgeHallucinationConfig) -> Iterator[Workload]:
 
 def _generating(run: Generator) -> Workload:
     trained = triples(run.data)
+    length = _tokens(run)
     asked = min(run.pairs * 3, round(trained * PAIRS_PER_TRIPLE))
     objects = asked * sum(1 if one == 0 else run.samples for one in run.temperatures)
     objects += round(trained * PAIRS_PER_TRIPLE) * run.detector_samples
     return Workload(
         model=run.decoder,
-        seq_len=TOKENS,
-        trained_tokens=run.epochs * trained * TOKENS,
+        seq_len=length,
+        trained_tokens=run.epochs * trained * length,
         sampled_tokens=objects * OBJECT_TOKENS,
-        prompt_tokens=asked * len(run.temperatures) * (TOKENS - OBJECT_TOKENS),
+        prompt_tokens=asked * len(run.temperatures) * (length - OBJECT_TOKENS),
         sample_batch=256,
     )
 
 
 def _detecting(run: Detecting) -> Iterator[Workload]:
     rows = round(triples(run.generator.data) * PAIRS_PER_TRIPLE) * run.generator.detector_samples
+    length = _tokens(run.generator)
     for variant in run.variants:
         for task in run.tasks:
-            tokens = rows * (TOKENS if task == "sentence" else TOKENS - OBJECT_TOKENS)
+            tokens = rows * (length if task == "sentence" else length - OBJECT_TOKENS)
             learnt = round(0.6 * tokens * run.epochs) if variant == "full" else 0
             scored = round(tokens * (1 + 0.2 * run.epochs if variant == "full" else 1))
-            yield Workload(model=run.base.decoder, seq_len=TOKENS, trained_tokens=learnt, scored_tokens=scored)
+            yield Workload(model=run.base.decoder, seq_len=length, trained_tokens=learnt, scored_tokens=scored)
+
+
+def _tokens(run: Generator) -> int:
+    return TOKENS if run.data.graph in ("synthetic", "countries") else REAL_TOKENS
