@@ -81,7 +81,7 @@ def test_what_was_not_trained_is_called_extrapolation():
     answer = fit.answer(0.001, triples=500)
     assert answer.best is None
     assert all(one.epochs.extrapolated for one in answer.options)
-    assert "outside of what was trained" in answer.sentence and "By extrapolation" in answer.sentence
+    assert "outside of what was trained" in answer.sentence and "by extrapolation" in answer.sentence
     assert answer.lowest_rate > 0.001
     assert all(one.measured is None for one in answer.options)
     easy = fit.answer(0.9999, triples=500)

@@ -158,7 +158,8 @@ def on_graph(data: Any, graph: str) -> TripleConfig:
     """
     if not isinstance(data, TripleConfig):
         raise UserError("the configuration file's data is a text corpus: expected one of fiona kg train")
-    if data.graph not in (graph, TripleConfig().graph):
+    same = data.graph in (graph, TripleConfig().graph) or Path(data.graph).resolve() == Path(graph).resolve()
+    if not same:
         raise UserError(f"both the graph {graph} and --data.graph {data.graph} were given: expected one of them")
     return replace(data, graph=graph)
 

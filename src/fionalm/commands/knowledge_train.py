@@ -30,6 +30,7 @@ BASE = TrainConfig(
     log_every=50,
 )
 """What is trained if nothing is said: minutes on a laptop."""
+EPOCHS = 20.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def train(
     graph: Graph,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/kg"),
     sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WxL...")] = (),
-    epochs: Annotated[tuple[float, ...], tyro.conf.arg(metavar="N...")] = (20.0,),
+    epochs: Annotated[tuple[float, ...], tyro.conf.arg(metavar="N...")] = (),
     fractions: Annotated[tuple[float, ...], tyro.conf.arg(metavar="P...")] = (),
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     width: Annotated[WidthOptions, Flat] = WidthOptions(),  # noqa: B008 (frozen)
@@ -70,7 +71,7 @@ def train(
         graph: what is learned; --data.* say how it is split and written.
         out: run folder.
         sizes: widths and layers, such as 64x2; heads keep their size. None: the configured model's.
-        epochs: times that each triple is trained on; takes the place of --steps.
+        epochs: times that each triple is trained on. None: as many as --steps are, or 20.
         fractions: shares of the graph. None: --data.fraction.
         device: cpu or cuda, of a single run; None: a GPU if there is one.
         width: how width sets initial weights and learning rates.
@@ -81,20 +82,25 @@ def train(
     from fionalm.data.knowledge import load_triples
     from fionalm.sweeps import triple_run
 
-    positive("--epochs", epochs)
-    if config.steps != BASE.steps:
-        raise UserError(f"--steps {config.steps} was given: expected --epochs, which sets the steps")
-    config = replace(config, steps=BASE.steps, data=on_graph(config.data, graph)).with_absolute_paths()
+    if epochs:
+        positive("--epochs", epochs)
+    config = replace(config, data=on_graph(config.data, graph)).with_absolute_paths()
     config = replace(config, parameterization=width.config(config.model.d_model))
     data = config.data
     assert isinstance(data, TripleConfig)
     shares = fractions or (data.fraction,)
     corpora = {share: load_triples(replace(data, fraction=share, seq_len=1 << 20)) for share in set(shares)}
+
+    def times(share: float) -> tuple[float, ...]:
+        if epochs or config.steps == BASE.steps:
+            return epochs or (EPOCHS,)
+        return (config.steps * config.batch_size / len(corpora[share].train),)
+
     runs = [
         triple_run(config, size=size, epochs=one, seed=config.seed + seed, fraction=share, corpus=corpora[share])
         for size in (sizes or (None,))
         for share in shares
-        for one in epochs
+        for one in times(share)
         for seed in range(sweep.seeds)
     ]
     if len(runs) == 1:

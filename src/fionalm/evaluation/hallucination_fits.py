@@ -96,6 +96,13 @@ class Option:
         """What a reader calls the size."""
         return self.size or f"{self.parameters:,} parameters"
 
+    @property
+    def seen(self) -> str:
+        """Say whether the rate was measured."""
+        if self.measured is None:
+            return "no run of that size was measured that low with every seed"
+        return f"measured so with every seed at {self.measured:g} epochs"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -132,10 +139,7 @@ class Answer:
             return f"{asked}: {self._by_size()}"
         if self.best is not None:
             need = self.best.epochs.interval
-            seen = "no run of that size was measured that low"
-            if self.best.measured is not None:
-                seen = f"measured so from {self.best.measured:g} epochs on"
-            return f"{asked}: {self.best.name}, {need.estimate:.3g} epochs{_ends(need)}; {seen}"
+            return f"{asked}: {self.best.name}, {need.estimate:.3g} epochs{_ends(need)}; {self.best.seen}"
         reach = [one for one in self.options if math.isfinite(one.epochs.interval.estimate)]
         if not reach:
             return f"{asked}: out of reach by this fit, for more epochs lower the rate of no trained size"
@@ -146,10 +150,15 @@ class Answer:
                 f"{asked}: fewer epochs than were trained, by extrapolation {need.estimate:.3g} of {nearest.name}; "
                 f"train with fewer than {limit.lowest:g} to know"
             )
+        if not limit.extrapolated:
+            return (
+                f"{asked}: {nearest.name}, {need.estimate:.3g} epochs, which is not certain{_ends(need)}, for "
+                f"{limit.highest:g} were trained at most; {nearest.seen}"
+            )
         return (
-            f"{asked}: outside of what was trained or not certain within it (epochs {limit.lowest:g} to "
-            f"{limit.highest:g}, lowest rate {100 * self.lowest_rate:.3g}%). By extrapolation {nearest.name} needs "
-            f"{need.estimate:.3g} epochs{_ends(need)}: train that to know"
+            f"{asked}: outside of what was trained (epochs {limit.lowest:g} to {limit.highest:g}, lowest rate "
+            f"{100 * self.lowest_rate:.3g}%); by extrapolation {nearest.name} needs {need.estimate:.3g} "
+            f"epochs{_ends(need)}: train that to know"
         )
 
     def _by_size(self) -> str:

@@ -130,7 +130,7 @@ def triple_run(
         max_seq_len=longest + corpus.longest_object,  # a prompt is shorter than its triple
     )
     n = len(corpus.train)
-    steps = math.ceil(epochs * n / base.batch_size)
+    steps = math.ceil(epochs * n / base.batch_size - 1e-6)  # epochs may have come from steps
     schedule = replace(base.schedule, warmup_steps=min(base.schedule.warmup_steps, steps // 10))
     config = replace(
         base,
