@@ -107,10 +107,12 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 10) 
     if p.shape != label.shape or not ((p >= 0) & (p <= 1)).all():
         raise UserError(f"{p.size} probabilities for {label.size} labels: expected one each, between 0 and 1")
     place = np.minimum((p * bins).astype(int), bins - 1)
-    return [
-        Bin(one / bins, (one + 1) / bins, int((place == one).sum()), p[place == one].mean(), label[place == one].mean())
-        for one in sorted(set(place.tolist()))
-    ]
+    found = []
+    for number in sorted(set(place.tolist())):
+        inside = place == number
+        means = float(p[inside].mean()), float(label[inside].mean())
+        found.append(Bin(number / bins, (number + 1) / bins, int(inside.sum()), *means))
+    return found
 
 
 def calibration_error(table: Sequence[Bin]) -> float:

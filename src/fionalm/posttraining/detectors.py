@@ -134,7 +134,7 @@ def _head(
     settings = {
         "method": "detector",
         "model": policy.name,
-        "weights": weights_digest(policy.model),
+        "weights": None if out is None else weights_digest(policy.model),
         "data": fingerprint([*rows, None, *validation]),
         **to_plain(config),
     }
