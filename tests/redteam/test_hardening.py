@@ -179,10 +179,16 @@ def test_paired_accuracies_count_who_changed_sides(pairs: list[tuple[bool, bool,
     change = (found.wrong_to_right - found.right_to_wrong) / len(pairs)
     assert found.after.estimate - found.before.estimate == pytest.approx(change)
     assert found.change.estimate == pytest.approx(change)
-    if len({problem for _, _, problem in pairs}) > 1:
-        assert -1 <= found.change.low <= found.change.high <= 1
-    else:
-        assert math.isnan(found.change.low)
+    assert -1 <= found.change.low < found.change.high <= 1
+
+
+def test_few_problems_without_a_change_show_nothing() -> None:
+    few = paired_accuracy(["wrong"] * 4, ["wrong"] * 4, ["a", "a", "b", "b"])
+    assert few.change == Interval(0.0, -wilson(0, 2).high, wilson(0, 2).high)
+    assert few.standing(0.02) == "not decided"
+    names = [str(number) for number in range(400)]
+    assert paired_accuracy(["right"] * 400, ["right"] * 400, names).standing(0.02) == "held"
+    assert paired_accuracy(["wrong"] * 4, ["right"] * 4, names[:4]).standing(0.02) == "rose"
 
 
 def test_standings_follow_from_the_interval() -> None:

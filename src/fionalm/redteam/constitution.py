@@ -172,7 +172,8 @@ class _Loop:
         missing = [index for index, text in enumerate(texts) if text is None]
         sampler = self.reviewer if turn == "review" and self.reviewer is not None else self.sampler
         params = SamplingParams(max_tokens=tokens, temperature=config.temperature, stop=config.stop)
-        with progress(len(missing), f"{turn} {(number + 1) // 2}".removesuffix(" 0"), "answers", quiet=quiet) as bar:
+        name = f"{turn} {(number + 1) // 2}".removesuffix(" 0")
+        with progress(len(missing), name, "answers", quiet=quiet or not missing) as bar:
 
             def keep(prompt: int, _sample: int, completion: Completion) -> None:
                 index = missing[prompt]

@@ -23,7 +23,8 @@ class PairedAccuracy:
     """Wilson's, at 95%."""
     after: Interval
     change: Interval
-    """After less before; resampled over problems, for prompts of one problem are right or wrong together."""
+    """After less before; resampled over problems, for prompts of one problem are right or wrong together. Where all
+    problems changed alike there is no spread to resample: then it is as wide as Wilson's of no other among so many."""
     prompts: int
     right_to_wrong: int
     """Prompts that were answered rightly before, and are not after."""
@@ -60,10 +61,14 @@ def paired_accuracy(before: Sequence[Outcome], after: Sequence[Outcome], problem
     def mean(total: np.ndarray, count: np.ndarray) -> float:
         return float(total.sum() / count.sum())
 
+    change = bootstrap(mean, sums, counts, paired=True, bounds=(-1.0, 1.0))
+    if np.ptp(sums / counts) == 0:
+        other = wilson(0, len(counts)).high
+        change = Interval(change.estimate, max(change.estimate - other, -1.0), min(change.estimate + other, 1.0))
     return PairedAccuracy(
         before=wilson(int(first.sum()), len(first)),
         after=wilson(int(second.sum()), len(second)),
-        change=bootstrap(mean, sums, counts, paired=True, bounds=(-1.0, 1.0)),
+        change=change,
         prompts=len(first),
         right_to_wrong=int((first & ~second).sum()),
         wrong_to_right=int((second & ~first).sum()),
