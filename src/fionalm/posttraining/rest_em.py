@@ -43,7 +43,15 @@ Evaluate = Callable[[Policy, int], Mapping[str, Any]]
 
 
 class NothingRight(UserError):
-    """No sample of an iteration is right and fit to learn from."""
+    """No sample of an iteration was right and fit to learn from.
+
+    Attributes:
+        rows: metrics of the iterations before it, the base's first.
+    """
+
+    def __init__(self, message: str, rows: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 @dataclass
@@ -197,7 +205,8 @@ class _Running:
         if not examples:
             raise NothingRight(
                 f"iteration {iteration}: none of {len(problems) * config.samples_per_problem:,} samples was right and "
-                "fit to learn from: expected some; give easier problems, more samples or a better base model"
+                "fit to learn from: expected some; give easier problems, more samples or a better base model",
+                self.world.on_main(lambda: self.recorded.rows),
             )
         policy.restore(self.base if config.start == "base" else self._weights(iteration - 1))
         folder = None if self.path is None else self.path / f"iteration-{iteration:02}"

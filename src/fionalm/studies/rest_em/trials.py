@@ -75,8 +75,8 @@ def _self_train(arm: Arm, policy: Policy, found: Problems, verifier: CachedVerif
     )
     try:
         done = method.run().rows
-    except NothingRight:  # a base model that solves nothing has nothing to learn from: the analysis sees fewer rows
-        return rows
+    except NothingRight as nothing:  # the analysis sees fewer iterations
+        done = nothing.rows
     kept = ("kept", "solved", "kept_per_problem", "train_reward", "validation_reward", "verifier_failures", "samples",
             "truncated", "best_step", "seconds")  # fmt: skip
     return [{**row, **{name: one[name] for name in kept if name in one}} for row, one in zip(rows, done, strict=True)]
