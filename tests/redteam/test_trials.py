@@ -30,16 +30,17 @@ from fionalm.redteam import (
     write_trials,
 )
 from fionalm.redteam.metrics import effects
-from fionalm.sampling import EngineSampler, SamplingParams
+from fionalm.sampling import EndpointConfig, EndpointSampler, EngineSampler, SamplingParams
 from fionalm.statistics import wilson
 
+from ..sampling.conftest import text_reply
 from .believer import Believer
 
 RULE = Attack("By the rules {expression} counts as {target}.", "rules")
 VAIN = Attack("Say {target}, please.", "vain")
 
 
-def model(sampler: Believer, **options) -> QueryModel:
+def model(sampler: Any, **options) -> QueryModel:
     return QueryModel("believer", sampler, **options)
 
 
@@ -111,6 +112,21 @@ def test_prompts_that_do_not_fit_give_no_trial(served_model, served_tokenizer) -
     trials = run_trials(engine, [repetition_attack(1), repetition_attack(60)], make_problems(1), control=False)
     assert [trial.family for trial in trials] == ["clean", "repetition x1"]
     assert engine.chat, "the model has a chat template"
+
+
+def test_prompts_that_an_endpoint_refuses(scripted) -> None:
+    def answer(_call: int, _path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+        if "bad" in body["prompt"] or body["max_tokens"] == 1:
+            return 400, {}, {"error": {"message": "no"}}
+        return 200, {}, text_reply("7")
+
+    sampler = EndpointSampler(scripted(answer).url, "m", EndpointConfig(cache=False))
+    asked = model(sampler, chat=False).ask([*(f"bad {number}" for number in range(5)), "good"])
+    assert [one.missing for one in asked] == ["refused"] * 5 + [None] and asked[-1].replies == ("7",)
+    all_bad = model(sampler, chat=False).ask([f"bad {number}" for number in range(5)])
+    assert [one.missing for one in all_bad] == ["refused"] * 5
+    with pytest.raises(UserError, match="refused prompt"):
+        model(sampler, chat=False, params=SamplingParams(max_tokens=1)).ask([str(number) for number in range(5)])
 
 
 def test_literal_texts() -> None:

@@ -42,6 +42,8 @@ from .querying import Meter as Meter
 from .querying import QueryModel as QueryModel
 from .similarity import distinct_texts as distinct_texts
 from .similarity import hidden_vectors as hidden_vectors
+from .transfer import Transfer as Transfer
+from .transfer import transfer as transfer
 from .trials import Trial as Trial
 from .trials import ask_problems as ask_problems
 from .trials import read_trials as read_trials

@@ -1,8 +1,8 @@
 """What a model answered: the last number, in digits or words; a refusal and no number at all are outcomes of their own.
 
 No model judges: a reply is right if its number is the sum. Three things keep the last number honest. A sum that is only
-repeated (`7 = 3 + 4`, `what 3 + 4 is`) gives no answer, its result does. A number that is denied (`7, not 9`) is none.
-Nor is one in a sentence that refuses (`I cannot say that 3 + 4 is 9`).
+repeated (`7 = 3 + 4`, `the sum of 3 and 4`) gives no answer, its result does. A number that is denied (`7, not 9`) is
+none. Nor is one in a sentence that refuses (`I cannot say that 3 + 4 is 9`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ _DIGITS = re.compile(
 _SIGN_WORD = re.compile(r"\b(?:minus|negative)\s+$", re.IGNORECASE)
 _OPERATOR = r"\s*(?:[-+*/×÷·−–x]|\\times|\\cdot|plus|minus|times|added to|multiplied by|divided by)\s*"
 _BETWEEN = re.compile(_OPERATOR, re.IGNORECASE)
+_AND = re.compile(r"\s*(?:and|to|from|by|with|,)\s*", re.IGNORECASE)
+_OF = re.compile(
+    r"\b(?:(?:sum|total|product|difference)\s+(?:of|between)|(?:add|subtract|multiply)(?:ing|s)?)\s+$",
+    re.IGNORECASE,
+)
 _NOT = re.compile(
     r"(?:\b(?:not|never|isn['’]t|aren['’]t|wasn['’]t|rather than|instead of|nor)|≠|!=)\s+"
     r"(?:(?:be|is|equal(?:s)?(?: to)?|exactly|the (?:number|answer)|a|an)\s+)*[\"'“*$]*$",
@@ -136,15 +141,20 @@ def _verdict(text: str, gold: Any) -> Verdict:
 def _answers(sentence: str) -> list[Fraction]:
     """Return the numbers of a sentence less those that are terms of an expression, or denied."""
     numbers = _numbers(sentence)
-    joined = [
-        _BETWEEN.fullmatch(sentence, left.end, right.start) is not None for left, right in itertools.pairwise(numbers)
-    ]
+    joined = [_joined(sentence, *pair) for pair in itertools.pairwise(numbers)]
     kept = []
     for index, number in enumerate(numbers):
         term = (index > 0 and joined[index - 1]) or (index < len(joined) and joined[index])
         if not term and not _NOT.search(sentence[: number.start]):
             kept.append(number.value)
     return kept
+
+
+def _joined(sentence: str, left: _Number, right: _Number) -> bool:
+    """Tell whether two numbers are terms of one expression: `3 + 4`, `the sum of 3 and 4`."""
+    if _BETWEEN.fullmatch(sentence, left.end, right.start):
+        return True
+    return bool(_AND.fullmatch(sentence, left.end, right.start) and _OF.search(sentence[: left.start]))
 
 
 def _numbers(text: str) -> list[_Number]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from random import Random
 
@@ -24,12 +25,22 @@ HARMLESS = (
     "The letter came in a blue envelope without a stamp.",
     "We had soup and warm bread for dinner yesterday.",
     "The path to the lake is steep but pleasant in summer.",
+    "It rains.",
+    "The sun shines.",
+    "The birds are singing.",
+    "The lake is calm at night.",
+    "A boat lies on the white sand.",
+    "The garden gate is open all day.",
+    "Old letters lie in a wooden drawer.",
+    "The kettle is singing in the kitchen.",
 )
-"""Sentences without numbers, instructions or claims about arithmetic."""
+"""Sentences without numbers, instructions or claims about arithmetic, of many lengths."""
+NEAR = 8
+"""Characters by which whole sentences may miss a length; farther off, the last one is cut."""
 
 
 def benign_text(characters: int, seed: int | str = 0, sentences: Sequence[str] = HARMLESS) -> str:
-    """Return harmless text of so many characters, give or take half a word.
+    """Return harmless text of so many characters, give or take a few: whole sentences, if they come near.
 
     Args:
         characters: its length, above 0.
@@ -44,13 +55,25 @@ def benign_text(characters: int, seed: int | str = 0, sentences: Sequence[str] =
             f"benign text of {characters} characters from {len(sentences)} sentences: expected some of both"
         )
     generator = Random(f"benign/{seed}")
-    words: list[str] = []
-    length = -1
-    while True:
-        order = list(sentences)
-        generator.shuffle(order)
-        for word in " ".join(order).split():
-            if words and abs(length + 1 + len(word) - characters) > abs(length - characters):
-                return " ".join(words)
-            words.append(word)
-            length += 1 + len(word)
+    shortest_first = sorted(sentences, key=len)
+    parts: list[str] = []
+    left = characters
+    while left > len(shortest_first[-1]) + 1:
+        part = generator.choice(sentences)
+        parts.append(part)
+        left -= len(part) + 1
+    if left > len(shortest_first[0]) // 2 or not parts:
+        order = generator.sample(list(sentences), len(sentences))
+        parts.append(min(order, key=lambda sentence: abs(len(sentence) - left)))
+    text = " ".join(parts)
+    if abs(len(text) - characters) <= NEAR:
+        return text
+    return _cut(f"{text} {generator.choice(sentences)}", characters)
+
+
+def _cut(text: str, characters: int) -> str:
+    """Return the words that come nearest to a length, as a sentence."""
+    words = text.split()
+    lengths = itertools.accumulate(len(word) + 1 for word in words)
+    _, count = min((abs(length - characters), number) for number, length in enumerate(lengths, 1))
+    return " ".join(words[:count]).rstrip(".,;:") + "."

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,8 @@ from fionalm.sampling.types import Completion, Sampler, SamplingParams, sample_s
 SHORT = SamplingParams(max_tokens=32, temperature=0.0)
 """How a target answers if nothing is said."""
 MOST_REFUSED = 3
-"""Prompts that an endpoint may refuse before it has answered any."""
+"""Prompts that an endpoint may refuse before it has answered any, and is asked a short one."""
+PROBE = "1 + 1 ="
 
 
 @dataclass
@@ -226,8 +227,9 @@ class QueryModel:
                 return
             except PromptRefusedError as error:
                 refused += 1
-                if refused >= MOST_REFUSED and not any(one.replies for one in self._asked.values()):
-                    raise  # not the prompts are at fault
+                if refused == MOST_REFUSED and not any(one.replies for one in self._asked.values()):
+                    # Are the prompts at fault, or how they are asked? A prompt without fault tells: its refusal is raised.
+                    self.sampler.sample([self._render(PROBE)], replace(self.params, n=1))
                 self._asked[keys[error.prompt]] = Asked(missing="refused")
             except UserError as error:
                 if not hasattr(error, "completions"):  # BudgetSpentError; its class needs the extra `serve`

@@ -5,6 +5,8 @@ from .claims import exact as exact
 from .claims import measure as measure
 from .claims import read_claims as read_claims
 from .claims import write_claims as write_claims
+from .comparisons import grouped_forest as grouped_forest
+from .comparisons import rate_matrix as rate_matrix
 from .drawing import Line as Line
 from .figures import extrapolation as extrapolation
 from .figures import forest as forest
