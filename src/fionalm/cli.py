@@ -90,6 +90,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "kg fit": Command("knowledge_fit:fit", "which size and how many epochs for at most x% hallucination"),
     },
     "Attack and harden": {
+        "attack arithmetic": Command("attack:arithmetic", "texts that make a model miscalculate, beside harmless ones"),
         "attack constitution": Command("constitution:constitution", "what reviewing its own answers recovers"),
         "attack gcg": Command("gcg:gcg", "a string optimized by gradient on a local model"),
         "harden": Command("harden:harden", "train a model to stay right under attack, rewarded by arithmetic"),
