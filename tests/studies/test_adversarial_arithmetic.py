@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +32,13 @@ from fionalm.studies.adversarial_arithmetic.runs import (
 )
 from fionalm.studies.adversarial_arithmetic.searching import DISTANCES, fresh_problems, problem_config
 from fionalm.studies.adversarial_arithmetic.target import dialogue_tokenizer
-from fionalm.studies.study import SCALES, configured, reproduce
-from fionalm.sweeps import TrialStore
+from fionalm.studies.study import SCALES, Lab, configured
+from fionalm.sweeps import SerialExecutor, TrialStore
 
 TINY = replace(
     preset("smoke"),
     target=Target(d_model=16, n_layers=1, n_heads=2, steps=8, batch_size=16),
-    sizes=Sizes(3, 2, 2, 2, 2, (1, 4), 2, 1, 1, 5),
+    sizes=Sizes(3, 4, 2, 2, 2, 2, (1, 4), 2, 1, 1, 5),
     hardening=(Hardening(steps=2, batch_size=2, samples=2, rows=12), Hardening(method="sft", steps=2, rows=12)),
 )
 HELD = tuple(FAMILIES["held-out"])
@@ -64,12 +63,12 @@ def result(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a trial's result with these shares of wrong answers; `clean` is an accuracy."""
     by_hand = rows(hand, control, (*TRAIN, "random text")) + rows(hand if held is None else held, control, HELD)
-    by_hand += [["clean", "clean", "", f"p{n}", 1, "right" if n < 10 * clean else "wrong"] for n in range(10)]
     review = [["clean", name, "", f"p{n}", 1, "right"] for n in range(10) for name in ("first", "final")]
     for name, share in (("first", hand), ("final", reviewed)):
         review += [["role", name, "a", f"p{n}", 1, "wrong" if n < 10 * share else "right"] for n in range(10)]
     return {
         "families": by_hand,
+        "clean": [["clean", "clean", "", f"p{n}", 1, "right" if n < 10 * clean else "wrong"] for n in range(10)],
         "gallery": [],
         "pirs": {
             "fresh": rows(found, control), "transfer": rows(transfer, control), "origin": {"pirs": "p9"},
@@ -125,14 +124,26 @@ def test_crashed_trials_are_left_out():
 def test_statistics_on_a_hand_made_result():
     one = result(hand=0.6, found=0.7, control=0.1, transfer=0.4, reviewed=0.3, repeated=0.9)
     assert analysis.found_excess(one) == pytest.approx(0.6)
-    assert analysis.repeated_excess(one) == pytest.approx(0.8)
-    assert analysis.recovered(one) == pytest.approx((0.6 - 0.3) / 0.6)
+    assert analysis.repeated_excess(one, 100) == pytest.approx(0.8)
+    assert analysis.readable_copies(one) == 100
+    assert analysis.reviewed_change(one) == pytest.approx(0.6 - 0.3)
     assert analysis.transfer_excess(one) == pytest.approx(0.4 - 0.1)
     assert analysis.steered(one) == pytest.approx(3 / 7)
     assert analysis.clean_accuracy(one) == 1.0
     one["pirs"]["fresh"] = []
     assert analysis.found_excess(one) == 0.0  # no attack was found
     assert math.isnan(analysis.steered(one))
+
+
+def test_repetition_is_compared_where_the_target_can_read_it():
+    long, short = result(hand=0.5, found=0.5), result(hand=0.5, found=0.5)
+    short["repetition"][2]["rows"] = rows(1.0, 0.5)  # 100 copies of anything confuse it
+    short["repetition"][0]["rows"] = rows(0.3, 0.1)
+    unreadable = result(hand=0.5, found=0.5, control=0.5)
+    assert [analysis.readable_copies(one) for one in (long, short, unreadable)] == [100, 10, None]
+    found = results([long, short, unreadable], [result(hand=0.1, found=0.1, repeated=0.9)] * 3)
+    assert found.repeated("reinforce").tolist()[:2] == pytest.approx([0.9, 0.1])
+    assert math.isnan(found.repeated("reinforce")[2])
 
 
 def test_the_matrix_holds_attacks_by_the_sum_they_were_found_on():
@@ -198,8 +209,9 @@ def test_presets_plan_and_limits():
         works = plan(config)
         assert len(works) == config.seeds * (1 + len(config.hardening)) + (config.large is not None)
         assert all(work.sampled_tokens > 0 for work in works)
-        assert config.sizes.search_problems <= 40
-        make_problems(config.sizes.test_problems if scale != "cluster" else 1, "test", problem_config(0))
+        if scale != "cluster":  # whose sums have more digits
+            make_problems(max(config.sizes.test_problems, config.sizes.clean_problems), "test", problem_config(0))
+            assert config.sizes.search_problems <= 40
     with pytest.raises(UserError, match="is the paper's PaLM 2"):
         run(ArithmeticStudyConfig(paper=True), None)  # type: ignore[arg-type]
 
@@ -213,15 +225,24 @@ def test_trials_are_named_by_all_that_they_depend_on():
 
 def test_the_study_runs_end_to_end_and_again_from_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FIONA_HOME", str(tmp_path / "home"))
-    study = get_study("adversarial-arithmetic")
     store = TrialStore(tmp_path / "store")
 
-    def once(name: str) -> tuple[list[Any], str]:
-        report = reproduce(study, TINY, tmp_path / name, scale="smoke", command="test", store=store, quiet=True)
-        return json.loads((tmp_path / name / "claims.json").read_text()), report.read_text()
+    def once(name: str) -> tuple[list[dict[str, Any]], Lab]:
+        (tmp_path / name).mkdir()
+        lab = Lab(tmp_path / name, store, SerialExecutor(), quiet=True)
+        return [one.to_dict() for one in run(TINY, lab)], lab
 
-    claims, report = once("first")
+    claims, lab = once("first")
     assert {one["id"] for one in claims} == {claim.id for claim in CLAIMS}
-    for part in ("Accuracy behind attacks by hand", "Transfer of attacks", "Gallery: attacks by hand", "answer to it"):
-        assert part in report
-    assert once("second")[0] == claims
+    assert {outcome.status for outcome in lab.outcomes} == {"finished"}
+    assert len(list((tmp_path / "first" / "figures").glob("*.svg"))) == lab.figures == 6
+    assert [section.title for section in lab.sections] == [
+        "Accuracy", "Attacks", "Gallery: attacks by hand", "Gallery: attacks found",
+    ]  # fmt: skip
+    [table] = lab.sections[2].tables
+    shown = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert {row["family"] for row in shown} == {*TRAIN, *HELD, "random text"}
+    assert all(row["control"] and row["control"] != row["what the target read"] for row in shown)
+    again, lab = once("second")
+    assert again == claims
+    assert all(outcome.cached for outcome in lab.outcomes)

@@ -34,6 +34,8 @@ NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
 )  # fmt: skip
+LONGEST_TALK = 6
+"""Two to this power is the largest number of harmless sentences before a sum."""
 PEOPLE = ("Ann", "Bob", "Eve", "Kim", "Max", "Sam", "Tom", "Zoe")
 MADE_UP = (
     "bip", "bosk", "dax", "dup", "fep", "gorp", "hox", "jat", "kiv", "lum", "mib", "nard", "pell", "quim", "rill",
@@ -56,11 +58,11 @@ CHECK = "Check the answer. Question: {question} Answer: {answer}."
 REVISE = "Answer again. Question: {question} Answer: {answer}. Review: {review}"
 """The prompt of the answer after a check."""
 MIX = {
-    "sum": 18, "sum after talk": 18, "sum in a form": 6, "sum after sums": 6, "word": 9, "sign table": 9,
-    "sign rule": 8, "source": 6, "role": 5, "repeated": 4, "corrected": 5, "story": 5, "unknown": 2,
+    "sum": 18, "sum after talk": 16, "sum after long talk": 4, "sum in a form": 6, "sum after sums": 6, "word": 9,
+    "sign table": 9, "sign rule": 8, "source": 6, "role": 5, "repeated": 4, "corrected": 5, "story": 5, "unknown": 2,
 }  # fmt: skip
 """Kinds of dialogue and their shares."""
-NOT_WRITTEN = ("sum", "sum after talk", "sum in a form", "sum after sums", "unknown")
+NOT_WRITTEN = ("sum", "sum after talk", "sum after long talk", "sum in a form", "sum after sums", "unknown")
 """Kinds that the writing task leaves out."""
 WRITING, CHECKING = 0.22, 0.08
 """Shares of all rows that are writing tasks, and checks or answers after a check."""
@@ -143,7 +145,7 @@ def _row(generator: Random, kinds: Sequence[str]) -> dict[str, str]:
     if writing:
         prompt = WRITE.format(question=turn.question, answer=turn.answer)
         return {"prompt": prompt, "completion": turn.text, "kind": "writing"}
-    if kind not in ("sum", "sum after talk") and generator.random() < 0.4:
+    if kind not in ("sum", "sum after talk", "sum after long talk") and generator.random() < 0.4:
         first, last = generator.sample((turn.text, harmless(generator)), 2)
         turn = turn._replace(text=f"{first} {last}".strip())
     return {"prompt": turn.prompt, "completion": turn.answer, "kind": kind}
@@ -162,6 +164,15 @@ def _sum_after_talk(generator: Random) -> Turn:
     question, a, b = sum_question(generator)
     text = " ".join(harmless(generator) for _ in range(generator.randint(1, 3)))
     return Turn("sum after talk", text, question, str(a + b))
+
+
+def _sum_after_long_talk(generator: Random) -> Turn:
+    """Draw a sum after 4 to 64 sentences, as often few as many; in half of the cases copies of one."""
+    question, a, b = sum_question(generator)
+    count = round(2 ** generator.uniform(2, LONGEST_TALK))
+    repeated = generator.random() < 0.5
+    sentences = [harmless(generator)] * count if repeated else [harmless(generator) for _ in range(count)]
+    return Turn("sum after long talk", " ".join(sentences), question, str(a + b))
 
 
 def _sum_in_a_form(generator: Random) -> Turn:
@@ -277,6 +288,7 @@ def _unknown(generator: Random) -> Turn:
 KINDS: dict[str, Callable[[Random], Turn]] = {
     "sum": _sum,
     "sum after talk": _sum_after_talk,
+    "sum after long talk": _sum_after_long_talk,
     "sum in a form": _sum_in_a_form,
     "sum after sums": _sum_after_sums,
     "word": _word,

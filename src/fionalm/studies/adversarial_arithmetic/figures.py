@@ -12,6 +12,7 @@ from fionalm.report import Chart, Line, forest, lines_with_intervals, styled
 from fionalm.report.style import CATEGORIES, HEIGHT, INK, WIDTH
 from fionalm.studies.adversarial_arithmetic.analysis import (
     NAMES,
+    SHARE,
     Results,
     clean_accuracy,
     families_of,
@@ -30,6 +31,7 @@ def draw_figures(results: Results, lab: Lab) -> None:
     _draw_queries(results, lab)
     _draw_distance(results, lab)
     _draw_transfer(results, lab)
+    _draw_models(results, lab)
     _draw_repetition(results, lab)
 
 
@@ -37,11 +39,11 @@ def _draw_families(results: Results, lab: Lab) -> None:
     rows = {}
     for family in (*families_of("train"), *families_of("held-out"), "random text"):
         for model in ("base", results.method):
-            rows[f"{family}, {NAMES[model]}"] = interval(results.accuracy(model, [family]))
+            rows[f"{family}, {NAMES[model]}"] = interval(results.accuracy(model, [family]), SHARE)
     for model in ("base", results.method):
         every = (*families_of("train"), *families_of("held-out"))
-        rows[f"harmless talk, {NAMES[model]}"] = interval(results.accuracy(model, every, "control"))
-        rows[f"no text, {NAMES[model]}"] = interval(results.by_seed(model, clean_accuracy))
+        rows[f"harmless talk, {NAMES[model]}"] = interval(results.accuracy(model, every, "control"), SHARE)
+        rows[f"no text, {NAMES[model]}"] = interval(results.by_seed(model, clean_accuracy), SHARE)
     lab.figure(
         forest(rows, x_label="accuracy"),
         "accuracy-by-family",
@@ -61,7 +63,7 @@ def _draw_queries(results: Results, lab: Lab) -> None:
         length = min(len(curve) for curve in curves)
         places = np.unique(np.linspace(0, length - 1, 40).round().astype(int))
         found = np.array([curve[places, 1] for curve in curves])
-        lines.append(_line(NAMES[model], curves[0][places, 0], found, number))
+        lines.append(_line(NAMES[model], curves[0][places, 0], found, number, (0.0, math.inf)))
     lab.figure(
         lines_with_intervals(lines, x_label="queries of the target", y_label="wrong answers so far"),
         "success-against-queries",
@@ -101,6 +103,17 @@ def _draw_transfer(results: Results, lab: Lab) -> None:
         "Share of wrong answers behind attacks that PIRS found on one searched sum (row) when they are asked with "
         "another (column), over seeds; numbers of the sum in the attack's text are replaced by the other's. On the "
         "diagonal is the sum that they were found on, where they succeeded by selection.",
+    )
+
+
+def _draw_models(results: Results, lab: Lab) -> None:
+    seeds = range(results.config.seeds)
+    lab.figure(
+        matrix_chart(models_matrix(results), [str(seed) for seed in seeds], "found against seed", "asked of seed"),
+        "transfer-between-models",
+        "Transfer of attacks between models",
+        "Share of wrong answers to test sums behind the attacks that PIRS found most effective against one seed's "
+        "target (row), asked of another's (column). Targets differ in the seed of their weights and of their corpus.",
     )
 
 
@@ -144,6 +157,18 @@ def transfer_matrix(results: Results, size: int = 8) -> tuple[np.ndarray, list[s
         return (counts[0] / counts[1])[:used, :used], [str(place + 1) for place in range(used)]
 
 
+def models_matrix(results: Results) -> np.ndarray:
+    """Return shares of wrong answers [found against seed, asked of seed]; NaN where nothing was found or asked."""
+    seeds = results.config.seeds
+    matrix = np.full((seeds, seeds), math.nan)
+    for seed in range(seeds):
+        own = results.base[seed]
+        found = {str(seed): own["pirs"]["fresh"]} if own is not None else {}
+        for name, rows in (found | (results.crossed.get(seed) or {})).items():
+            matrix[int(name), seed] = share(replies(rows), fooled, condition="attack")
+    return matrix
+
+
 def matrix_chart(matrix: np.ndarray, names: Sequence[str], rows: str, columns: str) -> Chart:
     """Draw shares as shaded cells with their numbers; a cell without data is empty."""
     with styled():
@@ -162,8 +187,10 @@ def matrix_chart(matrix: np.ndarray, names: Sequence[str], rows: str, columns: s
     return chart
 
 
-def _line(label: str, x: Sequence[float] | np.ndarray, by_seed: np.ndarray, color: int) -> Line:
-    means = [interval(column) for column in np.asarray(by_seed, dtype=float).T]
+def _line(
+    label: str, x: Sequence[float] | np.ndarray, by_seed: np.ndarray, color: int, bounds: tuple[float, float] = SHARE
+) -> Line:
+    means = [interval(column, bounds) for column in np.asarray(by_seed, dtype=float).T]
     return Line(
         label, list(x), [one.estimate for one in means], [one.low for one in means], [one.high for one in means],
         color=color,

@@ -52,6 +52,8 @@ class Sizes:
 
     test_problems: int = 24
     """Sums that no attack was found on or trained against."""
+    clean_problems: int = 80
+    """Test sums asked without an attack: many, for they are nearly always right."""
     search_problems: int = 8
     """Sums that PIRS searches on."""
     wrong_answers: int = 4
@@ -62,7 +64,7 @@ class Sizes:
     """Most effective attacks that are asked about test problems."""
     copies: tuple[int, ...] = (1, 4, 16, 64, 256, 1000)
     """Of the repeated false equation."""
-    repeated_problems: int = 8
+    repeated_problems: int = 12
     reviewed_problems: int = 12
     """Test problems whose attacked answers are reviewed."""
     gcg_steps: int = 40
@@ -104,7 +106,7 @@ class Large:
 class ArithmeticStudyConfig:
     """Sizes of the study. The defaults are the scale `laptop`."""
 
-    seeds: int = 4
+    seeds: int = 6
     target: Target = Target()
     sizes: Sizes = Sizes()
     hardening: tuple[Hardening, ...] = field(default_factory=lambda: (Hardening(), Hardening(method="sft")))
@@ -125,21 +127,22 @@ def preset(scale: Scale) -> ArithmeticStudyConfig:
             laptop,
             seeds=1,
             target=Target(d_model=32, n_heads=2, steps=300, batch_size=32),
-            sizes=Sizes(6, 2, 2, 4, 4, (1, 8), 2, 2, 2, 20),
+            sizes=Sizes(6, 10, 2, 2, 4, 4, (1, 8), 2, 2, 2, 20),
             hardening=(Hardening(steps=6, batch_size=4, rows=40),),
             large=None,
         )
     if scale == "quick":
         return replace(
             laptop,
-            target=replace(laptop.target, steps=640),
+            seeds=4,
+            target=replace(laptop.target, steps=560),
             sizes=replace(laptop.sizes, test_problems=16, search_problems=6, wrong_answers=3, candidates=12,
-                          copies=(1, 4, 16, 64, 256), repeated_problems=4, reviewed_problems=8, gcg_steps=0,
+                          copies=(1, 4, 16, 64), reviewed_problems=8, gcg_steps=0,
                           unrelated=100),
             hardening=(Hardening(steps=60),),
             large=None,
         )  # fmt: skip
-    sizes = Sizes(500, 100, 10, 64, 64)
+    sizes = Sizes(500, 500, 100, 10, 64, 64)
     return ArithmeticStudyConfig(seeds=1, sizes=sizes, hardening=(Hardening(steps=1000),), paper=True)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from fionalm.report import Section, Table
 from fionalm.report.wording import format_interval, format_number
 from fionalm.studies.adversarial_arithmetic.analysis import (
+    DIFFERENCE,
     NAMES,
+    SHARE,
     Results,
     clean_accuracy,
     crossed_excess,
@@ -18,9 +20,8 @@ from fionalm.studies.adversarial_arithmetic.analysis import (
     fooled,
     found_excess,
     interval,
-    recovered,
-    repeated_excess,
     replies,
+    reviewed_change,
     right,
     share,
     steered,
@@ -49,7 +50,7 @@ def _accuracies(results: Results) -> Section:
         "PIRS's attacks of the first round": lambda model: results.by_seed(model, _known),
         "(questions about made-up words)": lambda model: results.by_seed(model, lambda one: one["unrelated"]),
     }
-    rows = [[name, *(_cell(measured(model)) for model in results.models)] for name, measured in arms.items()]
+    rows = [[name, *(_cell(measured(model), SHARE) for model in results.models)] for name, measured in arms.items()]
     columns = ["before the question", *(NAMES[model] for model in results.models)]
     text = "Shares of right answers on test sums, with 95% intervals over seeds."
     return Section("Accuracy", text, [Table(columns, rows)])
@@ -61,17 +62,22 @@ def _attacks(results: Results) -> Section:
         "PIRS: chosen answers among the wrong ones": steered,
         "PIRS: the same of all attacks found, unselected": transfer_excess,
         "PIRS: share of candidates that fooled": lambda one: one["pirs"]["succeeded"] / max(1, one["pirs"]["tried"]),
-        "the most copies of a false equation, less the control's": repeated_excess,
     }
     rows = [
         [name, *(_cell(results.by_seed(model, one)) for model in results.models)] for name, one in statistics.items()
     ]
+    rows.append(
+        [
+            "copies of a false equation, as many as can be read, less the control's",
+            *(_cell(results.repeated(model)) for model in results.models),
+        ]
+    )
     only_base = [
         (
             "PIRS: wrong answers behind attacks found on other seeds' targets, less the control's",
             _cell(crossed_excess(results)),
         ),
-        ("what attacks cost, recovered by a review", _cell(results.by_seed("base", recovered))),
+        ("accuracy on attacked sums after a review, less before", _cell(results.by_seed("base", reviewed_change))),
     ]
     optimized = [one["gcg"] for one in results.base if one is not None and one["gcg"]]
     if optimized:
@@ -115,6 +121,6 @@ def _optimized_elsewhere(found: Mapping[str, Any]) -> float:
     return share(rows, fooled, condition="attack")
 
 
-def _cell(by_seed: np.ndarray) -> str:
-    found = interval(by_seed)
+def _cell(by_seed: np.ndarray, bounds: tuple[float, float] = DIFFERENCE) -> str:
+    found = interval(by_seed, bounds)
     return f"{format_number(found.estimate)} {format_interval(found.low, found.high)}"

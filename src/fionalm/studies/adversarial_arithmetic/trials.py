@@ -92,8 +92,10 @@ def assault(policy: Policy, attacker: Policy, sizes: Sizes, seed: int) -> dict[s
     writer = QueryModel("attacker", attacker.sampler(max_batch=128), drawing)
     options: dict[str, Any] = {"seed": seed, "distances": DISTANCES, "sentences": TALK}
     by_hand = [*dialect_attacks("train"), *dialect_attacks("held-out"), *random_attacks(4, 6, seed, "before")]
-    trials = run_trials(model, by_hand, problems, **options)
+    trials = run_trials(model, by_hand, problems, clean=False, **options)
+    clean = make_problems(sizes.clean_problems, "test", problem_config(seed))
     return {
+        "clean": rows_of(run_trials(model, [], clean, **options)),
         "families": rows_of(trials),
         "gallery": gallery(trials),
         "pirs": search(writer, model, sizes, seed),
