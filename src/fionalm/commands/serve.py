@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import socket
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from fionalm.commands.listening import listen
 from fionalm.commands.options import Positional
 from fionalm.errors import UserError, require
 
@@ -46,7 +45,7 @@ def serve(
     require("uvicorn", "serve")
     if api_key is None and not _is_loopback(host):
         raise UserError(f"--host {host} can be reached from elsewhere: expected --api-key beside it, or 127.0.0.1")
-    place = _listen(host, port)
+    place = listen(host, port)
     with place:
         from fionalm.sampling import EngineSampler
         from fionalm.sampling.make import load_for_sampling
@@ -60,23 +59,6 @@ def serve(
         print(f"{served} is served at {address}; Ctrl-C stops", flush=True)
         run_app(app, place)
     print("stopped")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, before the model is loaded: a taken port is found at once."""
-    if not 0 <= port < 65536:
-        raise UserError(f"--port {port}: expected 1 to 65535, or 0 for a free one")
-    place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        place.bind((host, port))
-        place.listen(128)
-        return place
-    except OSError as error:
-        place.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} is in use: expected a free one; --port 0 finds one") from error
-        raise UserError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
 
 
 def _is_loopback(host: str) -> bool:

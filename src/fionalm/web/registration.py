@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fionalm.web.miniwob import TASKS
+from fionalm.web.webshop.registration import register_webshop
 
 # What these pages show after a while, or how far a thing has moved, follows the clock.
 REAL_TIME = frozenset[str]()
@@ -22,3 +23,4 @@ def register_all() -> None:
                 kwargs={"task": task},
                 nondeterministic=task in REAL_TIME,
             )
+    register_webshop()

@@ -1,10 +1,15 @@
+from .environment import WebShopEnv as WebShopEnv
+from .expert import ShopExpert as ShopExpert
 from .generator import generate_catalogue as generate_catalogue
 from .goals import Goal as Goal
 from .goals import make_goals as make_goals
 from .goals import split_range as split_range
 from .loading import load_catalogue as load_catalogue
+from .pages import Page as Page
 from .products import Catalogue as Catalogue
 from .products import Product as Product
 from .reward import Reward as Reward
 from .reward import purchase_reward as purchase_reward
 from .search import SearchEngine as SearchEngine
+from .shop import Shop as Shop
+from .shop import open_shop as open_shop

@@ -209,8 +209,8 @@ def _title(
 ) -> str:
     said = [one.said for one in attributes]
     axis = generator.choice(list(options))
-    shown = f" ({generator.choice(options[axis])})" if generator.random() < 0.25 else ""
-    return f"{brand} {_capitals(f'{style} {name}')}, {_capitals(', '.join(said))}{_capitals(shown)}"
+    shown = f" ({_capitals(generator.choice(options[axis]))})" if generator.random() < 0.25 else ""
+    return f"{brand} {_capitals(f'{style} {name}')}, {_capitals(', '.join(said))}{shown}"
 
 
 def _sentence(attribute: Attribute, fill: dict[str, str], generator: random.Random) -> str:
