@@ -95,6 +95,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "attack gcg": Command("gcg:gcg", "a string optimized by gradient on a local model"),
         "harden": Command("harden:harden", "train a model to stay right under attack, rewarded by arithmetic"),
     },
+    "Browser agents": {
+        "web serve": Command("web_serve:web_serve", "an environment's pages for a person's browser"),
+    },
     "This machine": {
         "doctor": Command("doctor:doctor", "what is installed, what is missing and how to mend it"),
     },
