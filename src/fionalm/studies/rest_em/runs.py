@@ -137,9 +137,9 @@ def preset(scale: Scale) -> RestEMStudyConfig:
         return replace(
             laptop,
             seeds=3,
-            words=replace(laptop.words, steps=(1, 2), corpus=800, base_steps=600, train=60, validation=40, test=80,
+            words=replace(laptop.words, steps=(1, 2), corpus=800, base_steps=520, train=60, validation=30, test=80,
                           related=25, samples=8, evaluated=32),
-            code=replace(laptop.code, base_steps=350, train=20, validation=10, test=40, related=15, samples=8),
+            code=replace(laptop.code, base_steps=300, train=16, validation=8, test=24, related=9, samples=6),
             d_model=48,
             n_heads=3,
             epochs=3,
