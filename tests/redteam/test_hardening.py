@@ -23,6 +23,7 @@ from fionalm.models import load_model
 from fionalm.optim import OptimizerConfig
 from fionalm.posttraining import BestOfNConfig, Policy, SupervisedConfig, token_logps
 from fionalm.redteam import repetition_attack
+from fionalm.redteam.answers import Outcome
 from fionalm.redteam.attacks import Attack
 from fionalm.redteam.hardening import Hardened, harden
 from fionalm.redteam.hardening_config import HardenConfig
@@ -183,12 +184,14 @@ def test_paired_accuracies_count_who_changed_sides(pairs: list[tuple[bool, bool,
 
 
 def test_few_problems_without_a_change_show_nothing() -> None:
-    few = paired_accuracy(["wrong"] * 4, ["wrong"] * 4, ["a", "a", "b", "b"])
+    right: list[Outcome] = ["right"] * 400
+    wrong: list[Outcome] = ["wrong"] * 4
+    few = paired_accuracy(wrong, wrong, ["a", "a", "b", "b"])
     assert few.change == Interval(0.0, -wilson(0, 2).high, wilson(0, 2).high)
     assert few.standing(0.02) == "not decided"
     names = [str(number) for number in range(400)]
-    assert paired_accuracy(["right"] * 400, ["right"] * 400, names).standing(0.02) == "held"
-    assert paired_accuracy(["wrong"] * 4, ["right"] * 4, names[:4]).standing(0.02) == "rose"
+    assert paired_accuracy(right, right, names).standing(0.02) == "held"
+    assert paired_accuracy(wrong, right[:4], names[:4]).standing(0.02) == "rose"
 
 
 def test_standings_follow_from_the_interval() -> None:
