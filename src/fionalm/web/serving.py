@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from fionalm.errors import UserError
 
-POLICY = "default-src 'self' 'unsafe-inline' data:; form-action 'self'; frame-ancestors 'self'"
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 LARGEST_BODY = 1 << 20
 
