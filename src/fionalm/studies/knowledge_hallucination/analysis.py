@@ -89,12 +89,14 @@ def _detection(results: Results, graph: str) -> dict[str, tuple[np.ndarray, str]
     }
 
 
-def interval_of(values: np.ndarray, resamples: int = 2000) -> Interval:
-    """Return the bootstrap interval of the mean over the seeds whose value is known [seed]."""
+def interval_of(
+    values: np.ndarray, resamples: int = 2000, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> Interval:
+    """Return the bootstrap interval of the mean over the seeds whose value is known [seed]; `bounds` are a value's."""
     known = values[np.isfinite(values)]
     if not len(known):
         return Interval(math.nan, math.nan, math.nan)
-    return bootstrap(lambda drawn: float(drawn.mean()), known, resamples=resamples)
+    return bootstrap(lambda drawn: float(drawn.mean()), known, resamples=resamples, bounds=bounds)
 
 
 def known_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:

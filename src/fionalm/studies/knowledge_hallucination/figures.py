@@ -43,8 +43,10 @@ def size_name(shape: Shape) -> str:
 
 
 def line(label: str, x: Sequence[float], values: np.ndarray, color: int | None = None, **options: Any) -> Line:
-    """Return the mean over seeds of values [seed, point] with its interval at each point."""
-    found = [interval_of(column, resamples=400) for column in values.T]  # a band needs no third digit
+    """Return the mean over seeds of shares or areas [seed, point] with its interval at each point."""
+    found = [
+        interval_of(column, resamples=400, bounds=(0.0, 1.0)) for column in values.T
+    ]  # a band needs no third digit
     low, high = (
         [one.estimate if math.isnan(getattr(one, end)) else getattr(one, end) for one in found]  # one seed has none
         for end in ("low", "high")

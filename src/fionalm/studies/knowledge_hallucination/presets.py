@@ -52,16 +52,17 @@ class KnowledgeHallucinationConfig:
     graphs: tuple[GraphChoice, ...] = (
         GraphChoice(
             "synthetic",
-            TripleConfig("synthetic", synthetic=SyntheticGraph(60, 6, 100), subset_by="subjects", vocab_size=300),
-            (0.25, 0.5),
+            TripleConfig("synthetic", synthetic=SyntheticGraph(240, 4, 100), subset_by="subjects", vocab_size=300),
+            (0.25,),
+            20,
         ),
         GraphChoice(
-            "countries", TripleConfig("countries", fraction=0.1, subset_by="subjects", vocab_size=512), (0.25, 0.5)
+            "countries", TripleConfig("countries", fraction=0.2, subset_by="subjects", vocab_size=512), (0.25,), 20
         ),
     )
     shapes: tuple[Shape, ...] = ((16, 2), (32, 2), (64, 2), (128, 2))
     """Smallest first."""
-    epochs: tuple[int, ...] = (4, 32, 64)
+    epochs: tuple[int, ...] = (4, 24, 48)
     """Shortest first, the last twice the one before; each is a training of its own, with its own schedule."""
     pairs: int = 160
     samples: int = 16
@@ -110,8 +111,13 @@ def preset(scale: Scale) -> KnowledgeHallucinationConfig:
             laptop,
             seeds=3,
             graphs=(
-                replace(synthetic, data=replace(synthetic.data, synthetic=SyntheticGraph(30, 5, 50)), shares=(0.25,)),
-                replace(countries, data=replace(countries.data, fraction=0.06), shares=(0.25,)),
+                replace(
+                    synthetic,
+                    data=replace(synthetic.data, synthetic=SyntheticGraph(80, 4, 50)),
+                    shares=(0.25,),
+                    updates_per_epoch=16,
+                ),
+                replace(countries, data=replace(countries.data, fraction=0.1), shares=(0.25,), updates_per_epoch=16),
             ),
             shapes=((16, 2), (32, 2), (64, 2)),
             epochs=(4, 16, 32),
