@@ -60,7 +60,7 @@ def harden(
     same command resumes a run that was stopped, and reads one that is finished. Many processes: torchrun
     --nproc-per-node 2 -m fionalm.cli -- harden ...
 
-    For example: fiona harden smollm2 --attacks runs/attack/library.jsonl --method ppo --steps 50 --out runs/harden
+    For example: fiona harden smollm2 --attacks runs/attack/attacks.jsonl --method ppo --steps 50 --out runs/harden
 
     Args:
         model: a model or run folder, a .gguf file, hf:NAME or smollm2.

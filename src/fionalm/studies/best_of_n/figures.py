@@ -1,4 +1,4 @@
-"""The figures and tables of `best-of-n`."""
+"""The figures of `best-of-n`, and the table that goes with each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fionalm.report import Line, Section, Table, lines_with_intervals
 from fionalm.statistics import Interval
 from fionalm.studies.best_of_n.results import Result, Results, mean
 from fionalm.studies.best_of_n.runs import BASE, BON_METHODS, GRPO, RL, SFT, TITLES, BestOfNStudyConfig
+from fionalm.studies.best_of_n.tables import add_tables, cell
 from fionalm.studies.study import Lab
 
 BON = "bon-rlb-p"
@@ -25,7 +26,7 @@ def draw_all(results: Results, lab: Lab) -> None:
     _temperatures(results, lab)
     _weights(results, lab)
     _training(results, lab)
-    _tables(results, lab)
+    add_tables(results, lab)
 
 
 def draw_real(config: BestOfNStudyConfig, found: Mapping[str, Result], lab: Lab) -> None:
@@ -40,7 +41,7 @@ def draw_real(config: BestOfNStudyConfig, found: Mapping[str, Result], lab: Lab)
         title = TITLES[method] if method in (BASE, RL) else f"{TITLES[method]}, N' = {real.n}"
         curves = [mean(np.array(result["passed"][str(n)])) for n in ns]
         lines.append(_drawn(title, ns, curves))
-        cells = [_cell(curve) for curve in curves]
+        cells = [cell(curve) for curve in curves]
         rows.append((title, *cells, f"{result['entropy']:.2f}", f"{result['distinct']:.2f}"))
     lab.figure(
         lines_with_intervals(lines, x_label="N", y_label="pass@N", x_scale="log"),
@@ -206,41 +207,6 @@ def _training(results: Results, lab: Lab) -> None:
         )
 
 
-def _tables(results: Results, lab: Lab) -> None:
-    config = results.config
-    columns = ("method", "N'", *(f"pass@{n}" for n in config.ns), f"best of {config.largest_n}", "entropy", "distinct")
-    rows, kinds = [], []
-    for method, n in [(BASE, 0), *config.arms()]:
-        cells = [mean(results.passed(method, n, k)) for k in config.ns]
-        cells += [
-            mean(results.best_of(method, n, config.largest_n)),
-            mean(results.per_seed(method, n, lambda r: r["entropy"])),
-            mean(results.per_seed(method, n, lambda r: r["distinct"])),
-        ]
-        rows.append((TITLES[method], n or "", *(_cell(cell) for cell in cells)))
-        right = [
-            results.per_seed(method, n, lambda r, k=k: r["strategies"][k] / max(1, sum(r["strategies"])))
-            for k in range(config.n_digits)
-        ]
-        kinds.append((TITLES[method], n or "", *(mean(share).estimate for share in right)))
-    lab.sections.append(
-        Section(
-            "All methods on the test problems",
-            "Mean over seeds with 95% intervals. Entropy is a response's, in nats; distinct counts right solutions "
-            "among 32 samples.",
-            [Table(columns, rows)],
-        )
-    )
-    names = ("sums alone", *(f"{k} product{'s' if k > 1 else ''}" for k in range(1, config.n_digits)))
-    lab.sections.append(
-        Section(
-            "Strategies",
-            "Share of the right samples that use each strategy.",
-            [Table(("method", "N'", *names), kinds, "Means over seeds.")],
-        )
-    )
-
-
 def _line(label: str, x: Sequence[float], by_seed: Sequence[np.ndarray]) -> Line:
     return _drawn(label, x, [mean(values) for values in by_seed])
 
@@ -258,9 +224,3 @@ def _summed(results: Results, method: str, n: int, name: str) -> np.ndarray | No
     runs = [results.by_key.get((method, n, seed)) for seed in range(results.config.seeds)]
     found = [np.array(run[name], dtype=float) for run in runs if run is not None and run[name]]
     return np.sum(found, axis=0) if found else None
-
-
-def _cell(interval: Interval) -> str:
-    if not math.isfinite(interval.low):
-        return f"{interval.estimate:.3f}"
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
