@@ -102,25 +102,14 @@ def test_questions_are_answered_labelled_and_resumed_as_processes(model: str, tm
     write(tmp_path / "qa.jsonl", [{"question": f"What is {n}?", "answers": [str(n), "a"]} for n in range(24)])
     fiona = [sys.executable, "-m", "fionalm.cli", "detect"]
     words = [*fiona, "train", model, "--data", "qa.jsonl", "--verifier", "python:judge.py:many_vowels", "--n", "4"]
-    words += [
-        "--max-tokens",
-        "12",
-        "--variants",
-        "head",
-        "full",
-        "--training.epochs",
-        "1",
-        "--resamples",
-        "50",
-        "--out",
-        "o",
-    ]
+    words += ["--max-tokens", "12", "--variants", "full", "--tasks", "token", "--training.epochs", "1"]
+    words += ["--resamples", "50", "--out", "o"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "o" / "result.json").read_text())
     assert found["outcomes"]["right"] + found["outcomes"]["wrong"] == 96
     assert found["splits"]["test"]["groups"] == 4
-    assert set(found["detectors"]) == {"head-sentence", "head-token", "full-sentence", "full-token"}
+    assert set(found["detectors"]) == {"full-token"}
     assert {"semantic entropy", "semantic entropy (discrete)"} < set(found["test"])
     assert "what is not right is hallucinated" in done.stdout
     write(tmp_path / "more.jsonl", [{"question": "Why?"}, {"question": "Who?"}])
