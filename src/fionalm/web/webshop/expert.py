@@ -42,6 +42,7 @@ class _View:
     options: dict[str, list[str]]
     rows: list[tuple[str, str, str]]
     """Of results: product number, title and price."""
+    has_previous: bool
 
 
 @dataclass
@@ -69,6 +70,9 @@ class ShopExpert:
         """Return the next action for a page."""
         view = read_page(observation)
         if view.kind == "index":
+            if self._nothing_found:
+                self._nothing_found = False
+                return "search[<r>]"
             self._begin(view.instruction)
             return f"search[{' '.join(self._words) or self._text}]"
         if view.kind == "results":
@@ -94,6 +98,7 @@ class ShopExpert:
         self._looking: _Candidate | None = None
         self._step = ""
         self._best: _Candidate | None = None
+        self._nothing_found = False
 
     def _from_results(self, view: _View) -> str:
         if self._queue is None:
@@ -103,9 +108,13 @@ class ShopExpert:
                     self._seen[asin] = _Candidate(asin, prices, place)
             self._queue = list(self._seen)[: self.n_looks]
         if not self._seen:
-            # Nothing cheap enough on this page. Without results at all, any product is better than none.
+            # Nothing cheap enough on this page. If no page has any, a dear product is better than none, or any at all.
             self._queue = None
-            return f"click[{NEXT}]" if view.rows else f"click[{BACK}]"
+            if view.rows:
+                return f"click[{NEXT}]"
+            self._limit = float("inf")
+            self._nothing_found = not view.has_previous
+            return f"click[{PREVIOUS}]" if view.has_previous else f"click[{BACK}]"
         if self._queue:
             self._looking, self._step = self._seen[self._queue.pop(0)], "description"
             return f"click[{self._looking.asin}]"
@@ -170,7 +179,8 @@ def read_page(observation: str) -> _View:
             buttons.append(match[2])
             # A link to a product follows an empty line; its title and price come next.
             if number and not lines[number - 1]:
-                rows.append((match[2], *([*lines[number + 1 : number + 3], "", ""])[:2]))
+                title, price = [*lines[number + 1 : number + 3], "", ""][:2]
+                rows.append((match[2], title, price))
     place = texts.index("Instruction:") if "Instruction:" in texts else -1
     instruction = texts[place + 1] if 0 <= place < len(texts) - 1 else ""
     # The instruction itself is no evidence for a product.
@@ -181,4 +191,4 @@ def read_page(observation: str) -> _View:
         kind = "item"
     else:
         kind = "results" if NEXT in buttons else "sub page"
-    return _View(kind, instruction, told, options, rows)
+    return _View(kind, instruction, told, options, rows, PREVIOUS in buttons)

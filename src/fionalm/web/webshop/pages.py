@@ -132,7 +132,7 @@ def clickables(parts: list[Part]) -> dict[str, Page]:
     Where two options have the same value, a click means the later one: actions name values alone.
     """
     found = {part.text.lower(): part.target for part in parts if part.kind in ("button", "link") and part.target}
-    found.update({part.text: part.target for part in parts if part.kind == "option" and part.target})
+    found.update({part.text.lower(): part.target for part in parts if part.kind == "option" and part.target})
     return found
 
 
