@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fionalm.data import DataConfig
 from fionalm.training.config import TrainConfig
 
 from .conftest import TINY, Fiona
@@ -79,7 +80,8 @@ def test_own_text_is_read_from_a_file_or_a_folder(fiona: Fiona, tmp_path: Path, 
     source = "texts" if folder else "texts/3.txt"
     done = fiona("train", "own", *TINY, "--data.source", source)
     assert done.code == 0, done.err
-    assert TrainConfig.load(tmp_path / "own" / "config.json").data.source == str(tmp_path / source)
+    data = TrainConfig.load(tmp_path / "own" / "config.json").data
+    assert isinstance(data, DataConfig) and data.source == str(tmp_path / source)
 
 
 def test_any_causal_model_is_trained_from_its_configuration(fiona: Fiona, gpt2: Path, tmp_path: Path) -> None:

@@ -444,7 +444,9 @@ def test_mistakes(policy: Policy) -> None:
         UserError, match="human_data was asked for, but row 1 has no 'completion', only id, prompt, ans"
     ):
         start([{k: v for k, v in row.items() if k != "completion"} for row in rows], human_data=True).run()
-    with pytest.raises(UserError, match="iteration 1: none of 24 samples was right and fit to learn from") as nothing:
+    with pytest.raises(
+        rest_em.NothingRight, match="iteration 1: none of 24 samples was right and fit to learn from"
+    ) as nothing:
         start(min_solution_tokens=30).run()
     assert [row["step"] for row in nothing.value.rows] == [0]
     with pytest.raises(UserError, match="prompt of token ids was given with a prompt_prefix"):
