@@ -2,8 +2,6 @@ from .actions import Action as Action
 from .actions import perform as perform
 from .browser import Browser as Browser
 from .browser import BrowserConfig as BrowserConfig
-from .browser import Page as Page
-from .browser import PageError as PageError
 from .browser import shared_browser as shared_browser
 from .chromium import BrowserError as BrowserError
 from .chromium import BrowserLostError as BrowserLostError
@@ -12,10 +10,12 @@ from .environment import WebEnv as WebEnv
 from .episode import Episode as Episode
 from .episode import EpisodeConfig as EpisodeConfig
 from .episode import Outcome as Outcome
-from .miniwob import TASKS as MINIWOB_TASKS
 from .miniwob import miniwob_task as miniwob_task
 from .observations import Node as Node
 from .observations import Observation as Observation
+from .page import Page as Page
+from .page import PageError as PageError
+from .serializer import to_html as to_html
 from .tasks import WebTask as WebTask
 from .vector import MiniWobVectorEnv as MiniWobVectorEnv
 from .vector import WebVectorEnv as WebVectorEnv

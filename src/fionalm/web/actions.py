@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from fionalm.errors import UserError, choice_error
-from fionalm.web.browser import Call, Operation, Page
 from fionalm.web.keys import KEYS, SHIFTED, key_events, key_info, split_key
+from fionalm.web.page import Call, Operation, Page
 
 Kind = Literal[
     "none",

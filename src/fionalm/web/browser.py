@@ -16,41 +16,20 @@ anew by the next operation.
 from __future__ import annotations
 
 import atexit
-import base64
 import contextlib
 import itertools
 import os
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from fionalm.web.chromium import BrowserError, BrowserLostError, Chromium
+from fionalm.web.page import Call, CallError, Operation, Page, PageError, scripts
 
 T = TypeVar("T")
 HANG = 10.0
-
-
-class Call(NamedTuple):
-    """One DevTools command, to a page's session or, with an empty one, to the browser."""
-
-    session: str
-    method: str
-    parameters: dict[str, Any]
-
-
-Operation = Generator[Sequence[Call], list[dict[str, Any]], T]
-
-
-class PageError(BrowserError):
-    """A page failed: it hung, crashed, opened a dialog or was closed."""
-
-
-class CallError(BrowserError):
-    """Chromium refused a command, or a script in the page threw."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +44,6 @@ class BrowserConfig:
     """more command-line flags of Chromium"""
     hang: float = HANG
     """seconds after which an operation that has no answer counts its page as hung"""
-
-
-@cache
-def scripts() -> str:
-    """Return what runs in every page before its own scripts: page.js and events.js."""
-    return "\n".join((Path(__file__).parent / name).read_text() for name in ("page.js", "events.js"))
 
 
 @dataclass(eq=False)
@@ -90,66 +63,6 @@ class Job:
     def ready(self) -> bool:
         """Whether it can go on: all answers are there, or an error is."""
         return not self.done and (self.error is not None or not self.pending)
-
-
-class Page:
-    """A page of the pool. Its methods return operations, to be run by `Browser.run` or within another operation."""
-
-    def __init__(self, browser: Browser, generation: int, target: str, session: str, size: tuple[int, int]) -> None:
-        self.browser, self.generation, self.target, self.session, self.size = browser, generation, target, session, size
-        self.fault = ""
-        self.navigations = 0
-        self.held = False  # whether the mouse button is down
-
-    @property
-    def alive(self) -> bool:
-        """Whether the page can still be used."""
-        return not self.fault and self.generation == self.browser.generation
-
-    def call(self, method: str, **parameters: Any) -> Operation[dict[str, Any]]:
-        """Send one command to the page and return its result."""
-        return (yield [Call(self.session, method, parameters)])[0]
-
-    def evaluate(self, expression: str) -> Operation[Any]:
-        """Return the value of a JavaScript expression, awaited if it is a promise.
-
-        Raises:
-            CallError: the script threw; its message is quoted.
-        """
-        parameters = {"expression": expression, "returnByValue": True, "awaitPromise": True}
-        return script_value((yield [Call(self.session, "Runtime.evaluate", parameters)])[0])
-
-    def goto(self, url: str) -> Operation[None]:
-        """Load `url` and wait until its load event is over."""
-        result = yield from self.call("Page.navigate", url=url)
-        if result.get("errorText"):
-            raise CallError(f"cannot load {url}: {result['errorText']}")
-        for attempt in range(3):
-            try:
-                yield from self.evaluate("__fiona.loaded()")
-                break
-            except CallError as error:
-                # The document was exchanged while it was being asked: ask the new one.
-                if attempt == 2 or not destroyed(error):
-                    raise
-        self.navigations = 0
-
-    def screenshot(self, width: int, height: int) -> Operation[bytes]:
-        """Return a PNG of the page's upper left `width` x `height` pixels."""
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        result = yield from self.call(
-            "Page.captureScreenshot", format="png", clip=clip, optimizeForSpeed=True, fromSurface=True
-        )
-        return base64.b64decode(result["data"])
-
-    def close(self) -> Operation[None]:
-        """Close the page, whatever state it is in."""
-        here = self.generation == self.browser.generation
-        self.fault = self.fault or "the page was closed"
-        self.browser.pages.pop(self.session, None)
-        if here:
-            with contextlib.suppress(BrowserError):
-                yield [Call("", "Target.closeTarget", {"targetId": self.target})]
 
 
 class Browser:
@@ -250,6 +163,12 @@ class Browser:
             yield from page.goto(url)
         return page
 
+    def tell(self, call: Call) -> None:
+        """Send a command to a page without waiting for its answer."""
+        with contextlib.suppress(BrowserLostError):
+            message = {"id": next(self._numbers), "method": call.method, "params": call.parameters}
+            self.start().send({**message, "sessionId": call.session})
+
     def close(self) -> None:
         """End the browser and all its pages; the next operation would start another."""
         if os.getpid() != self._owner:
@@ -347,9 +266,7 @@ class Browser:
         if method == "Page.javascriptDialogOpening":
             # Answered, so that the page can be closed; what it asked is told.
             self._fail(page, f"the page opened a dialog: {parameters.get('message', '')!r}")
-            answer = {"method": "Page.handleJavaScriptDialog", "params": {"accept": False}, "sessionId": page.session}
-            with contextlib.suppress(BrowserLostError):
-                self.start().send({"id": next(self._numbers), **answer})
+            self.tell(Call(page.session, "Page.handleJavaScriptDialog", {"accept": False}))
         elif method == "Inspector.targetCrashed":
             self._fail(page, "the page crashed")
         elif method == "Target.detachedFromTarget":
@@ -372,6 +289,7 @@ class Browser:
                 fault = "the page hung: it did not answer in time"
                 sessions = [job.sessions[place] for place in job.pending.values()]
                 for page in filter(None, map(self.pages.get, sessions)):
+                    page.hung = True
                     self._fail(page, fault)
                 job.error = job.error or PageError(fault)
                 self._forget(job)
@@ -398,25 +316,6 @@ class Browser:
                 job.pending.clear()
             self._jobs.clear()
             self._news.notify_all()
-
-
-def script_value(result: dict[str, Any]) -> Any:
-    """Return the value of `Runtime.evaluate`'s result.
-
-    Raises:
-        CallError: the script threw.
-    """
-    if "exceptionDetails" in result:
-        details = result["exceptionDetails"]
-        words = details.get("exception", {}).get("description") or details.get("text", "an error")
-        raise CallError(f"a script in the page failed: {words.splitlines()[0]}")
-    return result["result"].get("value")
-
-
-def destroyed(error: CallError) -> bool:
-    """Whether a command failed because the page was loading another document."""
-    words = str(error).lower()
-    return "context was destroyed" in words or "cannot find context" in words or "navigated or closed" in words
 
 
 _shared: dict[tuple[int, BrowserConfig], Browser] = {}

@@ -14,12 +14,14 @@ import numpy as np
 
 from fionalm.errors import UserError
 from fionalm.web.actions import Action, Refused, check, perform, script_action
-from fionalm.web.browser import Browser, CallError, Operation, Page, PageError, destroyed
+from fionalm.web.browser import Browser
 from fionalm.web.chromium import BrowserError
 from fionalm.web.observations import Observation, read_nodes, read_screenshot
+from fionalm.web.page import CallError, Operation, Page, PageError, destroyed
 from fionalm.web.tasks import WebTask
 
 SETTLE_MS = 1000
+LEFT = "the page was left for another"
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,13 @@ class Episode:
                 error = yield from perform(page, action)
                 seen = yield from self._ask(page, f"__fiona.observe({ignored}, {settle})")
             if page.navigations and not self.task.navigates:
-                raise PageError("the page was left for another")
+                raise PageError(LEFT)
             return (yield from self._outcome(page, seen, error))
         except BrowserError as failed:
-            page.fault = page.fault or str(failed)
-            return self.failed(str(failed))
+            # A script that fails in the next document fails because this one was left.
+            left = page.navigations and not self.task.navigates and not page.fault
+            page.fault = page.fault or (LEFT if left else str(failed))
+            return self.failed(page.fault)
 
     def screenshot(self) -> Operation[np.ndarray]:
         """Return RGB of the page: [height, width, 3], uint8."""

@@ -163,7 +163,10 @@
     const target = mouse.over;
     mouse.down = target;
     mouse.start = [mouse.x, mouse.y];
-    if (disabled(target)) return;
+    if (disabled(target)) {
+      if (active() !== document.body) active().blur();
+      return;
+    }
     if (!both(target, "down", { button: 0, buttons: 1, detail })) {
       mouse.start = null;
       return;
@@ -231,7 +234,19 @@
     if (TAKES_TEXT(element) && !element.readOnly && !element.disabled) element.ownerDocument.execCommand("insertText", false, text);
   };
 
+  // A change that Enter has told of is not told of again when the field is left.
+  const told = new WeakMap();
+  const before = new WeakMap();
+  addEventListener("change", (event) => {
+    if (event.isTrusted && told.get(event.target) === event.target.value) event.stopImmediatePropagation();
+  }, true);
+  addEventListener("focus", (event) => before.set(event.target, event.target.value), true);
+
   const submit = (element) => {
+    if (before.has(element) && before.get(element) !== element.value && told.get(element) !== element.value) {
+      told.set(element, element.value);
+      fire(element, "change", "Event", { cancelable: false });
+    }
     if (!element.form) return;
     const button = element.form.querySelector("button:not([type=button]):not([type=reset]),input[type=submit],input[type=image]");
     if (button) button.click();

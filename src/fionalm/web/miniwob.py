@@ -35,7 +35,7 @@ simple-algebra simple-arithmetic social-media social-media-all social-media-some
 text-transform tic-tac-toe unicode-test use-autocomplete use-autocomplete-nodelay use-colorwheel use-colorwheel-2
 use-slider use-slider-2 use-spinner visual-addition
 """
-TASKS: tuple[str, ...] = tuple(PAGES.split())
+MINIWOB_TASKS: tuple[str, ...] = tuple(PAGES.split())
 
 # Pages on which a test found something left over from the episode before.
 LEFT_OVER = """
@@ -87,8 +87,10 @@ def miniwob_task(name: str, *, data_mode: str = "train", time_limit: bool = Fals
         UserError: there is no such page.
         MissingExtraError: the package `miniwob` is not installed.
     """
-    if name not in TASKS:
-        raise UserError(f"unknown MiniWoB task {name!r}: expected one of its {len(TASKS)} pages{nearest(name, TASKS)}")
+    if name not in MINIWOB_TASKS:
+        raise UserError(
+            f"unknown MiniWoB task {name!r}: expected one of its {len(MINIWOB_TASKS)} pages{nearest(name, MINIWOB_TASKS)}"
+        )
     if data_mode not in ("train", "test", "default"):
         raise UserError(f"unknown data mode {data_mode!r}: expected 'train', 'test' or 'default'")
     return WebTask(

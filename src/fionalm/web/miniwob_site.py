@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from urllib.parse import unquote
 
-from fionalm.web.miniwob import TASKS, html_folder
+from fionalm.web.miniwob import MINIWOB_TASKS, html_folder
 from fionalm.web.serving import Response
 
 
@@ -21,7 +21,7 @@ class MiniWobSite:
         """Answer a request; see `fionalm.web.serving.Site`."""
         if path == "/":
             items = "".join(
-                f'<li><a href="/miniwob/{escape(task)}.html">{escape(task)}</a></li>' for task in sorted(TASKS)
+                f'<li><a href="/miniwob/{escape(task)}.html">{escape(task)}</a></li>' for task in sorted(MINIWOB_TASKS)
             )
             head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>MiniWoB</title></head>'
             return Response(f"{head}<body><h1>MiniWoB</h1><ul>{items}</ul></body></html>")

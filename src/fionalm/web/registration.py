@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fionalm.web.miniwob import TASKS
+from fionalm.web.miniwob import MINIWOB_TASKS
 from fionalm.web.webshop.registration import register_webshop
 
 # What these pages show after a while, or how far a thing has moved, follows the clock.
@@ -13,7 +13,7 @@ def register_all() -> None:
     """Register every environment once. The environments' own modules are imported when one is made."""
     from gymnasium.envs.registration import register, registry
 
-    for task in TASKS:
+    for task in MINIWOB_TASKS:
         name = f"fiona/miniwob.{task}-v0"
         if name not in registry:
             register(

@@ -15,7 +15,9 @@ from fionalm.web.observations import Node, children_of
 # Kept of what page.js reports; geometry of drawings is, since nothing else tells where they are.
 DROPPED = frozenset({"d", "transform", "draggable", "font-size"})
 # Elements that mean something with nothing in them.
-MEANT = frozenset({"input", "textarea", "select", "option", "button", "a", "img", "canvas", "iframe", "label", "td", "th"})
+MEANT = frozenset(
+    {"input", "textarea", "select", "option", "button", "a", "img", "canvas", "iframe", "label", "td", "th"}
+)
 VOID = frozenset({"input", "img", "br", "hr", "col", "area"})
 INDENT = " "
 

@@ -12,11 +12,12 @@ from gymnasium.vector.utils import batch_space, iterate
 
 from fionalm.errors import UserError
 from fionalm.web.actions import Action
-from fionalm.web.browser import Browser, Operation, shared_browser
+from fionalm.web.browser import Browser, shared_browser
 from fionalm.web.chromium import BrowserError
 from fionalm.web.environment import page_seed
 from fionalm.web.episode import Episode, EpisodeConfig, Outcome
 from fionalm.web.miniwob import miniwob_task
+from fionalm.web.page import Operation
 from fionalm.web.spaces import action_space, observation_space
 from fionalm.web.tasks import WebTask
 
