@@ -146,7 +146,11 @@ def arithmetic(
     if len(set(target)) < len(target):
         raise UserError(f"--target {' '.join(target)}: expected different ones")
     config = _config(kinds, search, problems, seed)
-    libraries = {str(path): list(AttackLibrary.load(path.expanduser())) for path in kinds.library}
+    stems = [path.stem for path in kinds.library]
+    libraries = {
+        path.stem if stems.count(path.stem) == 1 else str(path): list(AttackLibrary.load(path.expanduser()))
+        for path in kinds.library
+    }
     if budget_cost is not None:
         endpoint = replace(endpoint, budget=replace(endpoint.budget, money=budget_cost))
     settings: dict[str, Any] = {"target": list(target), "attacker": search.attacker or target[0]}

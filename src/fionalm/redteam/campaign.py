@@ -16,6 +16,8 @@ from fionalm.redteam.transfer import Transfer, transfer
 from fionalm.redteam.trials import Trial, run_trials
 
 ALL = "all"
+PIRS_WEIGHT = 3
+"""Shares of the budget that PIRS gets, against one of each other kind: it asks most."""
 MOST_TRANSFERRED = 12
 """Attacks of a source that are tried on other models, the first of it."""
 
@@ -101,7 +103,7 @@ def run_campaign(
     others: Mapping[str, QueryModel] | None = None,
     quiet: bool = False,
 ) -> Campaign:
-    """Attack a model in every way asked for; each gets an equal share of what is left of the budget.
+    """Attack a model in every way asked for; each gets a share of what is left of the budget.
 
     Args:
         target: is attacked.
@@ -125,9 +127,11 @@ def run_campaign(
     result, search = Campaign(), config.search
     problems = make_problems(config.test_problems, "test", config.problems)
     how = {"seed": search.seed, "distances": search.distances, "sentences": search.sentences}
-    whole, parts = target.meter, len(kinds) + bool(others)
+    whole = target.meter
+    weights = [PIRS_WEIGHT if kind == "pirs" else 1 for kind in kinds]
     for number, kind in enumerate(kinds):
-        with _share(whole, 1 / (parts - number), [target, *([attacker] if attacker else [])]) as meter:
+        part = weights[number] / (sum(weights[number:]) + bool(others))
+        with _share(whole, part, [target, *([attacker] if attacker else [])]) as meter:
             if kind == "pirs" and attacker is not None:
                 result.search = pirs(attacker, target, search, quiet=quiet)
                 result.trials[kind] = result.search.retested
@@ -135,7 +139,9 @@ def run_campaign(
             else:
                 attacks = list(libraries[kind]) if kind in libraries else config.attacks(kind)
                 result.attacks += attacks
-                result.trials[kind] = run_trials(target, attacks, problems, quiet=quiet, **how)
+                result.trials[kind] = []
+                for turn, part in enumerate(_turns(attacks)):
+                    result.trials[kind] += run_trials(target, part, problems, clean=not turn, quiet=quiet, **how)
         if meter.spent is not None:
             result.stopped[kind] = meter.spent
     if others:
@@ -151,14 +157,18 @@ def run_campaign(
     return result
 
 
-def _first(attacks: Sequence[Attack]) -> list[Attack]:
-    """Return some attacks: in turn of each family, so that none is left out."""
+def _turns(attacks: Sequence[Attack]) -> list[list[Attack]]:
+    """Return first the first attack of each family, then the second ones, and so on: a budget may end before all."""
     families: dict[str, list[Attack]] = {}
     for attack in attacks:
         families.setdefault(attack.family, []).append(attack)
     longest = max(map(len, families.values()), default=0)
-    turns = [group[turn] for turn in range(longest) for group in families.values() if turn < len(group)]
-    return turns[:MOST_TRANSFERRED]
+    return [[group[turn] for group in families.values() if turn < len(group)] for turn in range(longest)]
+
+
+def _first(attacks: Sequence[Attack]) -> list[Attack]:
+    """Return some attacks, of as many families as there are."""
+    return [attack for turn in _turns(attacks) for attack in turn][:MOST_TRANSFERRED]
 
 
 class _share:

@@ -156,8 +156,7 @@ class QueryModel:
         self.chat = chat and render is None
         self._render = render or (_as_message if chat else _as_text)
         self._asked: dict[str, Asked] = {}
-        settings = {**asdict(params), "n": None}
-        self._settings = json.dumps([name, self.chat, settings], sort_keys=True)
+        self._settings = json.dumps([self.chat, {**asdict(params), "n": None}], sort_keys=True)
 
     @classmethod
     def open(
@@ -228,7 +227,7 @@ class QueryModel:
             except PromptRefusedError as error:
                 refused += 1
                 if refused == MOST_REFUSED and not any(one.replies for one in self._asked.values()):
-                    # Are the prompts at fault, or how they are asked? A prompt without fault tells: its refusal is raised.
+                    # The prompts' fault, or that of how they are asked? A harmless one tells: its refusal is raised.
                     self.sampler.sample([self._render(PROBE)], replace(self.params, n=1))
                 self._asked[keys[error.prompt]] = Asked(missing="refused")
             except UserError as error:
@@ -249,7 +248,9 @@ class QueryModel:
             if self.meter.late():
                 raise _TimeIsUp
 
-        seeds = [[sample_seed(self.params.seed, key, number) for number in range(self.params.n)] for key in keys]
+        # Of the prompt, not the model's name: an endpoint at another address draws the same.
+        names = [_digest(self._settings, prompt) for prompt in prompts]
+        seeds = [[sample_seed(self.params.seed, name, number) for number in range(self.params.n)] for name in names]
         self.sampler.sample(prompts, self.params, seeds=seeds, on_completion=keep, quiet=quiet)
 
     def _keep(self, key: str, prompt: Prompt, completions: Sequence[Completion]) -> None:
@@ -288,8 +289,12 @@ class QueryModel:
         return len(self._tokenizer.encode_prompt(self._render(text))) + self.params.max_tokens > context
 
     def _key(self, text: str) -> str:
-        rendered = json.dumps(self._render(text), sort_keys=True, ensure_ascii=False)
-        return hashlib.blake2b(f"{self._settings}\n{rendered}".encode(), digest_size=10).hexdigest()
+        return _digest(f"{self.name}\n{self._settings}", self._render(text))
+
+
+def _digest(settings: str, prompt: Prompt) -> str:
+    text = f"{settings}\n{json.dumps(prompt, sort_keys=True, ensure_ascii=False)}"
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def _as_message(text: str) -> Prompt:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fionalm.report.drawing import finish, frame
 from fionalm.report.style import INK, MARKERS, MUTED, WIDTH, Chart, series_colors, styled
 from fionalm.report.wording import format_number
 from fionalm.statistics import Interval
+
+LABEL = 28
+"""Characters of a row's label: a longer one would leave the figure no room."""
 
 
 def grouped_forest(
@@ -32,7 +36,7 @@ def grouped_forest(
                 if name not in row or math.isnan(row[name].estimate):
                     continue
                 one, y = row[name], place + 0.55 * ((number + 0.5) / len(series) - 0.5)
-                look = {"color": palette[number], "marker": MARKERS[number % len(MARKERS)]}
+                look: dict[str, Any] = {"color": palette[number], "marker": MARKERS[number % len(MARKERS)]}
                 axes.plot([one.low, one.high], [y, y], color=palette[number], linewidth=2)
                 known = axes.get_legend_handles_labels()[1]
                 axes.plot(one.estimate, y, linestyle="", label="_" if name in known else name, **look)
@@ -40,7 +44,7 @@ def grouped_forest(
                 chart.rows.append({"row": label, "series": name, **values})
         if reference is not None:
             axes.axvline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
         axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
@@ -74,11 +78,15 @@ def rate_matrix(
                 axes.text(x, y, format_number(value, 2), ha="center", va="center", color=INK)
                 chart.rows.append({y_label: row, x_label: column, "rate": value})
         axes.plot(range(len(columns)), [0] * len(columns), alpha=0)
-        axes.set_xticks(range(len(columns)), list(columns))
-        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_xticks(range(len(columns)), [_label(column, 14) for column in columns])
+        axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axes.grid(visible=False)
         axes.tick_params(length=0)
         finish(chart, [axes])
     return chart
+
+
+def _label(text: str, most: int = LABEL) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
