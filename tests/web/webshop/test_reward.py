@@ -50,8 +50,9 @@ def test_everything_right_is_one() -> None:
     [
         (replace(PRODUCT, price=30.01), CHOSEN, 4 / 5),
         (PRODUCT, {"color": "black", "size": "small"}, 4 / 5),
-        # Sizes are compared exactly, other options by similarity and by their first colour.
-        (PRODUCT, {"color": "navy blue", "size": "x-small"}, 4 / 5),
+        # All words of one are words of the other; colours are compared by their first colour word, in the list's order.
+        (PRODUCT, {"color": "navy blue", "size": "x-small"}, 5 / 5),
+        (PRODUCT, {"color": "navy blue", "size": "large"}, 4 / 5),
         (PRODUCT, {"color": "dark navy", "size": "small"}, 4 / 5),
         (PRODUCT, {"color": "bright blue", "size": "small"}, 5 / 5),
         (PRODUCT, {}, 3 / 5),
@@ -66,7 +67,7 @@ def test_terms_add_up(product: Product, chosen: dict[str, str], expected: float)
 
 def test_options_count_no_further_than_asked() -> None:
     goal = replace(GOAL, options=("navy blue",))
-    chosen = {"color": "navy blue", "base": "navy blue", "size": "small"}
+    chosen = {"color": "navy blue", "base": "light blue", "size": "small"}
     reward = purchase_reward(PRODUCT, chosen, goal)
     assert (reward.options_matched, reward.total) == (1, 1.0)
 
@@ -96,23 +97,15 @@ def test_type_by_query_and_category() -> None:
     longer = replace(long, title=long.title + " Reading Study Kids Room")
     assert type_reward(replace(one_in_eight, query="table lamp"), longer)[0] == 0.1
     assert type_reward(PRODUCT, replace(GOAL, title="for the"))[1] == 0.2
+    # A noun that the goal's title repeats counts each time below the line, and once above it.
+    assert type_reward(PRODUCT, replace(GOAL, title="Lamp Lamp Chair Sofa"))[1] == 0.25
 
 
 def test_nouns_of_titles() -> None:
-    assert title_nouns("Wilfield Men's T-Shirt with a pocket, very soft (2 Pack)") == {
-        "wilfield",
-        "men",
-        "shirt",
-        "pocket",
-        "pack",
-    }
-    assert title_nouns("Machine Washable table covers for 24 chairs") == {
-        "machine",
-        "washable",
-        "table",
-        "covers",
-        "chairs",
-    }
+    title = "Wilfield Men's T-Shirt with a pocket, very soft (2 Pack, Gift Pack)"
+    assert title_nouns(title) == ("wilfield", "men", "shirt", "pocket", "pack", "gift", "pack")
+    title = "Machine Washable table covers for 24 chairs"
+    assert title_nouns(title) == ("machine", "washable", "table", "covers", "chairs")
     assert not any(map(is_noun, ["with", "The", "24", "3.1", "breathable", "soft", "x"]))
     assert all(map(is_noun, ["4K", "earring", "cable", "Soft"]))
 

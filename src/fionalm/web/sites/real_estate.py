@@ -192,7 +192,7 @@ class RealEstateSite(LocalSite):
         facts = "".join(f"<li>{one}</li>" for one in (f"{home.beds} bd", f"{home.baths} ba", f"{home.area:,} sqft"))
         link = f'<h2 class="{css.css("address")}"><a href="{base}/home/{home.number}">{escape(home.address)}</a></h2>'
         price = f'<p class="{css.css("price")}" {css.marked(f"price-{home.number}")}>{_price(home)}</p>'
-        tags = "".join(f'<span class="{css.css("tag")}">{one}</span> ' for one in home.features)
+        tags = ", ".join(f'<span class="{css.css("tag")}">{one}</span>' for one in home.features)
         kind = f'<p class="{css.css("kind")}">{TYPES[home.kind]}, {PURPOSES[home.purpose].lower()}, {home.city}</p>'
         return css.box("card", link, price, f'<ul class="{css.css("facts")}">{facts}</ul>', kind, tags, tag="article")
 

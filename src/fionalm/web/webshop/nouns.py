@@ -36,10 +36,10 @@ _WORD = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*")
 
 
 @lru_cache(maxsize=65536)
-def title_nouns(title: str) -> frozenset[str]:
-    """Return the nouns of a title in lower case; hyphenated words count as their parts, as with spaCy."""
+def title_nouns(title: str) -> tuple[str, ...]:
+    """Return the nouns of a title in lower case, repeated ones too; hyphenated words count as their parts."""
     words = (word.removesuffix("'s").removesuffix("’s") for word in _WORD.findall(title))
-    return frozenset(word.lower() for word in words if is_noun(word))
+    return tuple(word.lower() for word in words if is_noun(word))
 
 
 def is_noun(word: str) -> bool:

@@ -2,8 +2,8 @@
 
     r = r_type * (matched attributes + matched options + [price <= limit]) / (attributes + options + 1)
 
-Differences from that code: matched options count no further than the options asked for, so that r stays within [0, 1]
-(it could pass 1 where two chosen options match one that was asked for); nouns are found by rule (`nouns`).
+One thing differs from that code: nouns are found by rule (`nouns`). Its quirks are kept: `large` matches `x-large`,
+since the words of one are all in the other, and two colours match if the first colour word in both is the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from fionalm.web.webshop.nouns import title_nouns
 from fionalm.web.webshop.products import Product
 
 FUZZY_MATCH = 85
-EXACT_OPTIONS = frozenset({"size"})
 _COLORS = """
 alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo
 caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal
@@ -56,7 +55,7 @@ def purchase_reward(product: Product, chosen: Mapping[str, str], goal: Goal) -> 
     """Return what buying `product` with the `chosen` options (name to value) is worth for `goal`."""
     kind, title_score, query, category = type_reward(product, goal)
     attributes = sum(_has_attribute(product, name) for name in goal.attributes)
-    options = min(_matched_options(product, chosen, goal), len(goal.options))
+    options = _matched_options(chosen, goal)
     price = product.price <= goal.price_upper
     total = kind * (attributes + options + price) / (len(goal.attributes) + len(goal.options) + 1)
     return Reward(
@@ -80,7 +79,8 @@ def type_reward(product: Product, goal: Goal) -> tuple[float, float, bool, bool]
     else 0.5; but 0.1 where under a tenth of the nouns are shared, and 0 where none is, whatever else matches.
     """
     wanted = title_nouns(goal.title)
-    score = len(wanted & title_nouns(product.title)) / len(wanted) if wanted else 0.2
+    # As in the original, a noun that the goal's title repeats counts once above and each time below.
+    score = len({*wanted} & {*title_nouns(product.title)}) / len(wanted) if wanted else 0.2
     query = product.query == goal.query
     category = len(_levels(product.product_category) & _levels(goal.product_category)) >= 2
     kind = 1.0 if query or category or score > 0.2 else 0.5
@@ -98,18 +98,11 @@ def _has_attribute(product: Product, wanted: str) -> bool:
     return any(wanted in text for text in product.shelf_text)
 
 
-def _matched_options(product: Product, chosen: Mapping[str, str], goal: Goal) -> int:
-    """Return how many chosen options are like one that was asked for, or are said on the product's page."""
-    wanted = [plain_color(value) for value in goal.options]
-    matched = 0
-    for name, value in chosen.items():
-        value = plain_color(value)
-        if name.lower() in EXACT_OPTIONS:
-            found = value in wanted
-        else:
-            found = any(token_set_ratio(one, value) > FUZZY_MATCH for one in wanted)
-        matched += found or any(value in text for text in product.shelf_text)
-    return matched
+def _matched_options(chosen: Mapping[str, str], goal: Goal) -> int:
+    """Return how many of the options asked for are like one that was chosen."""
+    values = [plain_color(value) for value in chosen.values()]
+    wanted = (plain_color(value) for value in goal.options)
+    return sum(any(token_set_ratio(value, one) > FUZZY_MATCH for value in values) for one in wanted)
 
 
 def plain_color(value: str) -> str:
