@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from fionalm.data.knowledge import (
     KnowledgeGraph,
@@ -91,7 +92,7 @@ def trained(corpus: TripleCorpus, epochs: int) -> Decoder:
         model=shape, data=DATA, optimizer=OptimizerConfig(lr=3e-3), batch_size=64, steps=steps, eval_batches=0
     )
     decoder = Decoder(shape, torch.Generator().manual_seed(0))
-    train(config, model=decoder, corpus=corpus)
+    train(config, model=decoder, corpus=corpus, quiet=True)
     return decoder.eval()
 
 
@@ -177,6 +178,7 @@ def main() -> int:
     parser.add_argument("--max-batch", type=int, default=256, help="the engine's batch")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     arguments = parser.parse_args()
+    disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     found = lookups(arguments.rounds)
     rate = statistics.median(found)
