@@ -11,7 +11,7 @@ import pytest
 
 from fionalm.errors import UserError
 from fionalm.web.serving import Response
-from fionalm.web.sites import SITES, LocalSite, SiteTask, make_site
+from fionalm.web.sites import SITES, LocalSite, MapSite, SiteTask, make_site
 
 MADE = {name: make_site(name) for name in SITES}
 VOID = {"meta", "link", "input", "br"}
@@ -33,7 +33,7 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self.ids += [given["id"]] if given.get("id") else []
+        self.ids += [given["id"] or ""] if "id" in given else []
         self.links += [given["href"] or ""] if tag == "a" else []
         if tag not in VOID:
             self.stack.append(tag)
@@ -202,7 +202,7 @@ def test_unknown_names_and_too_many_tasks() -> None:
     with pytest.raises(UserError, match="unknown site 'realestate': .* did you mean 'real-estate'"):
         make_site("realestate")
 
-    class One(type(MADE["map"])):
+    class One(MapSite):
         def make_task(self, generator: random.Random) -> tuple[str, dict[str, str]]:
             return "the only one", {"x": "y"}
 
