@@ -10,6 +10,7 @@ from .environment import WebEnv as WebEnv
 from .episode import Episode as Episode
 from .episode import EpisodeConfig as EpisodeConfig
 from .episode import Outcome as Outcome
+from .miniwob import MINIWOB_TASKS as MINIWOB_TASKS
 from .miniwob import miniwob_task as miniwob_task
 from .observations import Node as Node
 from .observations import Observation as Observation

@@ -88,9 +88,8 @@ def miniwob_task(name: str, *, data_mode: str = "train", time_limit: bool = Fals
         MissingExtraError: the package `miniwob` is not installed.
     """
     if name not in MINIWOB_TASKS:
-        raise UserError(
-            f"unknown MiniWoB task {name!r}: expected one of its {len(MINIWOB_TASKS)} pages{nearest(name, MINIWOB_TASKS)}"
-        )
+        expected = f"one of its {len(MINIWOB_TASKS)} pages{nearest(name, MINIWOB_TASKS)}"
+        raise UserError(f"unknown MiniWoB task {name!r}: expected {expected}")
     if data_mode not in ("train", "test", "default"):
         raise UserError(f"unknown data mode {data_mode!r}: expected 'train', 'test' or 'default'")
     return WebTask(
