@@ -72,7 +72,7 @@ def result(
         "gallery": [],
         "pirs": {
             "fresh": rows(found, control), "transfer": rows(transfer, control), "origin": {"pirs": "p9"},
-            "matrix": rows(transfer, control),
+            "steering": [row for row in rows(found, 0.0) if row[1] == "attack"], "matrix": rows(transfer, control),
             "problems": [f"p{n}" for n in range(10)], "curve": [[n, n // 2] for n in range(1, 30)], "gallery": [],
             "succeeded": 12, "tried": 24, "attacks": [],
         },
@@ -128,7 +128,9 @@ def test_statistics_on_a_hand_made_result():
     assert analysis.readable_copies(one) == 100
     assert analysis.reviewed_change(one) == pytest.approx(0.6 - 0.3)
     assert analysis.transfer_excess(one) == pytest.approx(0.4 - 0.1)
-    assert analysis.steered(one) == pytest.approx(3 / 7)
+    assert analysis.steered(one) == pytest.approx(3 / 7)  # 0.3 chosen over 0.7 wrong
+    one["pirs"]["steering"] = []
+    assert analysis.steered(one) == 0.0
     assert analysis.clean_accuracy(one) == 1.0
     one["pirs"]["fresh"] = []
     assert analysis.found_excess(one) == 0.0  # no attack was found

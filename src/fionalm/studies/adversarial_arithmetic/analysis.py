@@ -124,8 +124,8 @@ def excess(rows: Sequence[Reply]) -> float:
     return share(rows, fooled, condition="attack") - share(rows, fooled, condition="control")
 
 
-SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-"""What shares and differences of shares can be."""
+SHARE, DIFFERENCE, RATIO = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf)
+"""What shares, their differences and their ratios can be."""
 
 
 def interval(by_seed: np.ndarray, bounds: tuple[float, float] = DIFFERENCE) -> Interval:
@@ -159,10 +159,15 @@ def crossed_excess(results: Results) -> np.ndarray:
 
 
 def steered(result: dict[str, Any]) -> float:
-    """Return the chosen answers' share of the wrong answers, behind the best attacks on test sums."""
-    rows = [row for row in replies(result["pirs"]["fresh"]) if row.condition == "attack"]
-    wrong = [row for row in rows if row.fooled]
-    return share(wrong, targeted) if wrong else math.nan
+    """Return the rate of chosen answers behind the best steering attacks, over that of wrong ones behind the best.
+
+    Both on test sums; 0 if no text steered where it was selected, NaN if the best of all fool on none.
+    """
+    found = result["pirs"]
+    wrong = share(replies(found["fresh"]), fooled, condition="attack")
+    if not wrong > 0:
+        return math.nan
+    return share(replies(found["steering"]), targeted) / wrong if found["steering"] else 0.0
 
 
 def readable_copies(result: dict[str, Any]) -> int | None:
@@ -218,7 +223,7 @@ def measure_claims(results: Results) -> Iterator[Measured]:
         "repetition-beats-hardening": results.repeated(method),
     }
     for name, by_seed in statistics.items():
-        bounds = SHARE if name in ("clean-answered", "steering-as-easy") else DIFFERENCE
+        bounds = {"clean-answered": SHARE, "steering-as-easy": RATIO}.get(name, DIFFERENCE)
         yield measure(BY_ID[name], interval(by_seed, bounds), n=int(np.isfinite(by_seed).sum()))
     yield _large_claim(results.large)
 

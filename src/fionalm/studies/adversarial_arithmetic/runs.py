@@ -13,6 +13,8 @@ from fionalm.sweeps import Trial
 from fionalm.training import Workload, to_plain
 
 TRIALS = "fionalm.studies.adversarial_arithmetic.trials"
+VERSION = 2
+"""Part of every trial: raised when a change of the code makes kept results mean something else."""
 Method = Literal["reinforce", "sft"]
 VOCABULARY = 640
 CONTEXT = 8192
@@ -155,7 +157,7 @@ def attack_trial(config: ArithmeticStudyConfig, seed: int) -> Trial:
     """Return the trial that trains a target and attacks it."""
     return Trial(
         f"{TRIALS}:attack",
-        {"target": to_plain(seeded(config, seed)), "sizes": to_plain(config.sizes)},
+        _values(config, seed),
         cost=1.0 + config.target.steps / 10,
     )
 
@@ -173,25 +175,25 @@ def hardening_trial(
     """
     return Trial(
         f"{TRIALS}:harden_and_attack",
-        {
-            "target": to_plain(seeded(config, seed)),
-            "sizes": to_plain(config.sizes),
-            "hardening": to_plain(hardening),
-            "attacks": attacks,
-        },
+        {**_values(config, seed), "hardening": to_plain(hardening), "attacks": attacks},
         cost=1.0 + hardening.steps / 5,
     )
 
 
 def transfer_trial(config: ArithmeticStudyConfig, seed: int, attacks: dict[str, list[dict[str, Any]]]) -> Trial:
     """Return the trial that asks a seed's target behind attacks found against the other seeds', by seed."""
-    values = {"target": to_plain(seeded(config, seed)), "sizes": to_plain(config.sizes), "attacks": attacks}
-    return Trial(f"{TRIALS}:transfer", values, cost=2.0)
+    return Trial(f"{TRIALS}:transfer", {**_values(config, seed), "attacks": attacks}, cost=2.0)
 
 
 def large_trial(large: Large) -> Trial:
     """Return the trial of SmolLM2."""
-    return Trial("fionalm.studies.adversarial_arithmetic.smollm2:run", to_plain(large), cost=400.0)
+    return Trial(
+        "fionalm.studies.adversarial_arithmetic.smollm2:run", {**to_plain(large), "version": VERSION}, cost=400.0
+    )
+
+
+def _values(config: ArithmeticStudyConfig, seed: int) -> dict[str, Any]:
+    return {"target": to_plain(seeded(config, seed)), "sizes": to_plain(config.sizes), "version": VERSION}
 
 
 def plan(config: ArithmeticStudyConfig) -> list[Workload]:

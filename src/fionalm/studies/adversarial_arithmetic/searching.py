@@ -82,10 +82,17 @@ def summary_of(result: PirsResult, kept: int) -> dict[str, Any]:
 
     Returns:
         `attacks`: those found, most effective first; `fresh`: replies about fresh sums behind the first `kept`, and
-        behind their controls; `transfer`: the same of all; `origin`: the sum that each was found on; `curve`: queries
-        and wrong answers so far.
+        behind their controls; `steering`: behind as many of those that brought about the chosen answer most often where
+        they were selected; `transfer`: behind all, and their controls; `origin`: the sum that each was found
+        on; `curve`: queries and wrong answers so far.
     """
     best = {attack.id for attack in result.attacks[:kept]}
+    steering = sorted(
+        (one for one in result.found if one.selection.targeted),
+        key=lambda one: one.selection.targeted_success.estimate,
+        reverse=True,
+    )
+    steer = {one.attack.id for one in steering[:kept]}
     retested = [one for one in result.retested if one.condition != "clean"]
     curve, wrong = [], 0
     for queries, one in enumerate(result.screened, 1):
@@ -95,6 +102,7 @@ def summary_of(result: PirsResult, kept: int) -> dict[str, Any]:
         "attacks": [_without_scores(attack) for attack in result.attacks],
         "origin": {attack.id: attack.provenance["problem"] for attack in result.attacks},
         "fresh": rows_of([one for one in retested if one.attack in best]),
+        "steering": rows_of([one for one in retested if one.attack in steer and one.condition == "attack"]),
         "transfer": rows_of(retested),
         "gallery": gallery([one for one in retested if one.attack in best], most=SHOWN),
         "curve": curve,

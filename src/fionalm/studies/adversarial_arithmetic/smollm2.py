@@ -27,7 +27,7 @@ from fionalm.redteam import (
     wrong_answer,
 )
 from fionalm.redteam.constitution import ConstitutionConfig, constitutional_answers
-from fionalm.redteam.paired import PairedAccuracy, paired_accuracy
+from fionalm.redteam.paired import paired_accuracy
 from fionalm.redteam.pirs import pirs
 from fionalm.redteam.pirs_config import PirsConfig
 from fionalm.redteam.problems import ArithmeticProblem
@@ -50,7 +50,7 @@ ANSWER = SamplingParams(max_tokens=12, temperature=0.0)
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Attack the model by hand, with its own texts and by repetition, and let it review its answers."""
     started = time.perf_counter()
-    large = from_plain(Large, values)
+    large = from_plain(Large, {name: value for name, value in values.items() if name != "version"})
     sampler = load_policy(large.model, device="cpu").sampler(max_batch=16)
     model = QueryModel(large.model, sampler, ANSWER)
     config = ProblemConfig(templates=TEMPLATES, seed=large.seed)
@@ -191,7 +191,7 @@ def _review(
         ]
         for replies in ([one.answers[0] for one in transcripts], [one.answers[-1] for one in transcripts])
     ]
-    found: PairedAccuracy = paired_accuracy(*outcomes, [problem.id for problem, _ in asked])
+    found = paired_accuracy(outcomes[0], outcomes[1], [problem.id for problem, _ in asked])
     return {
         "before": _plain(found.before),
         "after": _plain(found.after),
