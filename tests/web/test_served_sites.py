@@ -10,7 +10,7 @@ import pytest
 
 from fionalm.web import Browser, BrowserConfig
 from fionalm.web.chromium import BrowserError
-from fionalm.web.miniwob import TASKS
+from fionalm.web.miniwob import MINIWOB_TASKS
 from fionalm.web.miniwob_site import MiniWobSite
 from fionalm.web.page import CallError
 from fionalm.web.serving import Site, served
@@ -147,7 +147,7 @@ def test_an_option_of_a_product_by_a_click(visit: Callable[[Site, str], Do]) -> 
 
 def test_miniwob_by_hand(visit: Callable[[Site, str], Do]) -> None:
     do = visit(MiniWobSite(), "/")
-    assert do("", "document.readyState == 'complete' && document.querySelectorAll('li').length") == len(TASKS)
+    assert do("", "document.readyState == 'complete' && document.querySelectorAll('li').length") == len(MINIWOB_TASKS)
     do(
         "document.querySelector('a[href$=\"/click-test.html\"]').click()",
         "typeof core !== 'undefined' && document.readyState == 'complete' && !!document.querySelector('canvas')",

@@ -54,7 +54,9 @@ class WebEnv(gym.Env[Observation, Any]):
         config = EpisodeConfig(fast=fast, screenshot=screenshot, settle_ms=settle_ms, limit_steps=limit_steps)
         self.episode = Episode(self.browser, task, config)
         self.action_space = action_space(task.size)
-        self.observation_space = observation_space(task.size, screenshot)
+        # Gymnasium's type of a space of dictionaries knows no typed dictionary.
+        observations: Any = observation_space(task.size, screenshot)
+        self.observation_space = observations
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -213,10 +213,12 @@ class Episode:
         self.over = True
         last = self.last
         if last is None:
-            last = {"utterance": "", "fields": (), "dom": ()}
+            empty: Observation = {"utterance": "", "fields": (), "dom": ()}
+            last = empty
             if self.config.screenshot:
                 last["screenshot"] = np.zeros((self.task.size[1], self.task.size[0], 3), np.uint8)
-        copied: Observation = {**last, "dom": tuple({**node} for node in last["dom"])}
+        copied: Observation = last.copy()
+        copied["dom"] = tuple(node.copy() for node in last["dom"])
         if "screenshot" in last:
             copied["screenshot"] = last["screenshot"].copy()
         return Outcome(copied, truncated=True, error=error, fault=True)

@@ -39,7 +39,7 @@ def action_space(size: tuple[int, int]) -> gym.spaces.Dict:
     """Return the space of actions on a page of `size`; `by` is 0 for refs and 1 for coordinates."""
     width, height = size
     refs = {"start": FIRST_REF, "n": LAST_REF - FIRST_REF + 1}
-    discrete = gym.spaces.Discrete
+    discrete: Any = gym.spaces.Discrete
     return gym.spaces.Dict(
         {
             "kind": discrete(len(KINDS)),

@@ -26,6 +26,7 @@ from fionalm.redteam import (
     summarise,
     wrong_answer,
 )
+from fionalm.redteam.answers import Outcome
 from fionalm.redteam.constitution import ConstitutionConfig, constitutional_answers
 from fionalm.redteam.paired import paired_accuracy
 from fionalm.redteam.pirs import pirs
@@ -184,7 +185,7 @@ def _review(
     ]
     config = ConstitutionConfig(max_tokens=16, review_tokens=64)
     transcripts = constitutional_answers(sampler, prompts, config)
-    outcomes = [
+    outcomes: list[list[Outcome]] = [
         [
             judge_reply(reply, problem, target)
             for (problem, _), target, reply in zip(asked, targets, replies, strict=True)
