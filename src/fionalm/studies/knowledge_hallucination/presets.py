@@ -57,7 +57,7 @@ class KnowledgeHallucinationConfig:
             20,
         ),
         GraphChoice(
-            "countries", TripleConfig("countries", fraction=0.2, subset_by="subjects", vocab_size=512), (0.25,), 20
+            "countries", TripleConfig("countries", fraction=0.12, subset_by="subjects", vocab_size=512), (0.25,), 20
         ),
     )
     shapes: tuple[Shape, ...] = ((16, 2), (32, 2), (64, 2), (128, 2))
@@ -117,7 +117,7 @@ def preset(scale: Scale) -> KnowledgeHallucinationConfig:
                     shares=(0.25,),
                     updates_per_epoch=16,
                 ),
-                replace(countries, data=replace(countries.data, fraction=0.1), shares=(0.25,), updates_per_epoch=16),
+                replace(countries, data=replace(countries.data, fraction=0.06), shares=(0.25,), updates_per_epoch=16),
             ),
             shapes=((16, 2), (32, 2), (64, 2)),
             epochs=(4, 16, 32),
