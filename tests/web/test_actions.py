@@ -240,6 +240,7 @@ def test_any_key_goes_down_and_up(modifiers: list[str], key: str) -> None:
     name = "+".join([*modifiers, key])
     assert split_key(name) == (modifiers, key)
     events = key_events(name)
+    key = {"\n": "Enter", "\t": "Tab"}.get(key, key)
     downs = [event["key"] for event in events if event["type"] != "keyUp"]
     ups = [event["key"] for event in events if event["type"] == "keyUp"]
     assert downs == [*modifiers, key] and ups == [key, *reversed(modifiers)]
