@@ -24,7 +24,7 @@ EXTRAS = {
     "search": ("optuna",),
     "ray": ("ray",),
     "vllm": ("vllm",),
-    "web": ("playwright", "gymnasium", "miniwob", "bm25s", "pillow"),
+    "web": ("playwright", "gymnasium", "miniwob", "bm25s", "pillow", "rapidfuzz"),
 }
 # Where the module is not named as the package.
 MODULES = {"scikit-learn": "sklearn", "pillow": "PIL"}
