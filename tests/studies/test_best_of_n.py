@@ -127,7 +127,7 @@ def test_crashed_trials_leave_a_report(tmp_path: Path) -> None:
     nothing = Results(CONFIG, dict.fromkeys(results.by_key))
     for function in (analysis.baselines, analysis.matching, analysis.exploration, analysis.temperatures):
         assert set(verdicts(function(nothing)).values()) == {"inconclusive"}
-    assert len(list((tmp_path / "figures").glob("*.svg"))) == 7 and len(lab.sections) == 3
+    assert len(list((tmp_path / "figures").glob("*.svg"))) == 8 and len(lab.sections) == 3
 
 
 def test_every_scale_is_planned_and_trains_what_the_claims_need() -> None:
