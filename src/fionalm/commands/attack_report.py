@@ -52,8 +52,8 @@ def report_campaign(opened: Diagnosis, campaign: Campaign, meter: Meter, usage: 
 def _overview(campaign: Campaign) -> tuple[list[str], list[list[Any]]]:
     from fionalm.report.wording import format_interval
 
-    names = ["attacks", "clean", "attacked", "control", "fooled", "interval", "targeted", "interval ", "above control",
-             "interval  ", "refused", "no number"]  # fmt: skip
+    names = ["attacks", "right, clean", "attacked", "control", "fooled", "interval", "targeted", "interval ",
+             "targeted, control", "fooled above control", "interval  ", "refused", "no number"]  # fmt: skip
     rows = []
     for kind, trials in campaign.trials.items():
         clean, attack, control = (_of(trials, condition) for condition in ("clean", "attack", "control"))
@@ -68,6 +68,7 @@ def _overview(campaign: Campaign) -> tuple[list[str], list[list[Any]]]:
                 format_interval(attack.success.low, attack.success.high),
                 attack.targeted_success.estimate,
                 format_interval(attack.targeted_success.low, attack.targeted_success.high),
+                control.targeted_success.estimate,
                 above.estimate,
                 format_interval(above.low, above.high),
                 attack.refusal,

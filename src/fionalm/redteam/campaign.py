@@ -140,7 +140,9 @@ def run_campaign(
                 attacks = list(libraries[kind]) if kind in libraries else config.attacks(kind)
                 result.attacks += attacks
                 result.trials[kind] = []
-                for turn, part in enumerate(_turns(attacks)):
+                # Few copies on all problems before many, which cost most and may not fit.
+                turns = [[attack] for attack in attacks] if kind == "repetition" else _turns(attacks)
+                for turn, part in enumerate(turns):
                     result.trials[kind] += run_trials(target, part, problems, clean=not turn, quiet=quiet, **how)
         if meter.spent is not None:
             result.stopped[kind] = meter.spent

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from fionalm.data.text_tokenizer import Prompt
 from fionalm.errors import UserError
+from fionalm.progress import Progress, progress
 from fionalm.sampling.endpoint_client import PromptRefusedError
 from fionalm.sampling.endpoint_config import EndpointConfig
 from fionalm.sampling.make import make_sampler
@@ -28,6 +29,8 @@ SHORT = SamplingParams(max_tokens=32, temperature=0.0)
 MOST_REFUSED = 3
 """Prompts that an endpoint may refuse before it has answered any, and is asked a short one."""
 PROBE = "1 + 1 ="
+PART, PART_CHARACTERS = 64, 6000
+"""Replies, and characters of their prompts, that are asked for at once where the time is limited."""
 
 
 @dataclass
@@ -73,6 +76,11 @@ class Meter:
         """Return the smallest limit of queries, here or in what this is a share of."""
         above = None if self.parent is None else self.parent.limit()
         return min((one for one in (above, self.queries) if one is not None), default=self.used)
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is limited, here or in what this is a share of."""
+        return self.minutes is not None or (self.parent is not None and self.parent.timed)
 
     def late(self) -> bool:
         """Tell whether the time is up, here or in what this is a share of; notes it."""
@@ -216,42 +224,57 @@ class QueryModel:
     def _draw(self, wanted: dict[str, Prompt], *, quiet: bool) -> None:
         """Ask for what is missing; a prompt that the endpoint refuses is left out, and the rest goes on."""
         refused = 0
-        while wanted:
-            keys = list(wanted)
-            drawn: dict[str, dict[int, Completion]] = {key: {} for key in keys}
-            try:
-                self._sample(keys, [wanted[key] for key in keys], drawn, quiet=quiet)
-                return
-            except _TimeIsUp:
-                return
-            except PromptRefusedError as error:
-                refused += 1
-                if refused == MOST_REFUSED and not any(one.replies for one in self._asked.values()):
-                    # The prompts' fault, or that of how they are asked? A harmless one tells: its refusal is raised.
-                    self.sampler.sample([self._render(PROBE)], replace(self.params, n=1))
-                self._asked[keys[error.prompt]] = Asked(missing="refused")
-            except UserError as error:
-                if not hasattr(error, "completions"):  # BudgetSpentError; its class needs the extra `serve`
-                    raise
-                self.meter.spent = str(error).partition(":")[0]
-                return
-            wanted = {key: prompt for key, prompt in wanted.items() if key not in self._asked}
+        with progress(len(wanted), f"asking {self.name}", "questions", quiet=quiet) as bar:
+            while part := self._next_part(wanted):
+                if self.meter.late():
+                    return
+                try:
+                    self._sample(list(part), list(part.values()), bar)
+                except _TimeIsUp:
+                    return
+                except PromptRefusedError as error:
+                    refused += 1
+                    if refused == MOST_REFUSED and not any(one.replies for one in self._asked.values()):
+                        # The prompts' fault, or that of how they are asked? A harmless one tells: it raises.
+                        self.sampler.sample([self._render(PROBE)], replace(self.params, n=1))
+                    self._asked[list(part)[error.prompt]] = Asked(missing="refused")
+                except UserError as error:
+                    if not hasattr(error, "completions"):  # BudgetSpentError; its class needs the extra `serve`
+                        raise
+                    self.meter.spent = str(error).partition(":")[0]
+                    return
 
-    def _sample(
-        self, keys: Sequence[str], prompts: Sequence[Prompt], drawn: dict[str, dict[int, Completion]], *, quiet: bool
-    ) -> None:
+    def _next_part(self, wanted: dict[str, Prompt]) -> dict[str, Prompt]:
+        """Return what is to be asked at once: all that is missing, or in parts where the time is limited."""
+        missing = {key: prompt for key, prompt in wanted.items() if key not in self._asked}
+        if not self.meter.timed:
+            return missing
+        part: dict[str, Prompt] = {}
+        length = 0
+        for key, prompt in missing.items():
+            length += len(str(prompt))
+            # An engine reads long prompts for minutes before one is answered and the clock is looked at.
+            if part and (length > PART_CHARACTERS or len(part) * self.params.n >= PART):
+                break
+            part[key] = prompt
+        return part
+
+    def _sample(self, keys: Sequence[str], prompts: Sequence[Prompt], bar: Progress) -> None:
+        drawn: dict[str, dict[int, Completion]] = {key: {} for key in keys}
+
         def keep(row: int, sample: int, completion: Completion) -> None:
             found = drawn[keys[row]]
             found[sample] = completion
             if len(found) == self.params.n:
                 self._keep(keys[row], prompts[row], [found[number] for number in range(self.params.n)])
+                bar.advance(1)
             if self.meter.late():
                 raise _TimeIsUp
 
         # Of the prompt, not the model's name: an endpoint at another address draws the same.
         names = [_digest(self._settings, prompt) for prompt in prompts]
         seeds = [[sample_seed(self.params.seed, name, number) for number in range(self.params.n)] for name in names]
-        self.sampler.sample(prompts, self.params, seeds=seeds, on_completion=keep, quiet=quiet)
+        self.sampler.sample(prompts, self.params, seeds=seeds, on_completion=keep)
 
     def _keep(self, key: str, prompt: Prompt, completions: Sequence[Completion]) -> None:
         self._asked[key] = Asked(tuple(one.text for one in completions))
