@@ -117,7 +117,7 @@ def preset(scale: Scale) -> KnowledgeHallucinationConfig:
                     shares=(0.25,),
                     updates_per_epoch=16,
                 ),
-                replace(countries, data=replace(countries.data, fraction=0.06), shares=(0.25,), updates_per_epoch=16),
+                replace(countries, data=replace(countries.data, fraction=0.1), shares=(0.25,), updates_per_epoch=16),
             ),
             shapes=((16, 2), (32, 2), (64, 2)),
             epochs=(4, 16, 32),
