@@ -128,6 +128,7 @@ def test_statistics_on_a_hand_made_result():
     assert analysis.readable_copies(one) == 100
     assert analysis.reviewed_change(one) == pytest.approx(0.6 - 0.3)
     assert analysis.transfer_excess(one) == pytest.approx(0.4 - 0.1)
+    assert analysis.chosen_share(one) == pytest.approx(3 / 7)
     assert analysis.steered(one) == pytest.approx(3 / 7)  # 0.3 chosen over 0.7 wrong
     one["pirs"]["steering"] = []
     assert analysis.steered(one) == 0.0

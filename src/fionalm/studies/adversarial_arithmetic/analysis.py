@@ -158,11 +158,13 @@ def crossed_excess(results: Results) -> np.ndarray:
     return np.array([excess(one) if one else math.nan for one in rows])
 
 
-def steered(result: dict[str, Any]) -> float:
-    """Return the rate of chosen answers behind the best steering attacks, over that of wrong ones behind the best.
+def chosen_share(result: dict[str, Any]) -> float:
+    """Return the chosen answers' share of the wrong answers, behind the best attacks on test sums."""
+    return share([row for row in replies(result["pirs"]["fresh"]) if row.fooled], targeted, condition="attack")
 
-    Both on test sums; 0 if no text steered where it was selected, NaN if the best of all fool on none.
-    """
+
+def steered(result: dict[str, Any]) -> float:
+    """Return the rate of chosen answers behind the best steering attacks, over that of wrong ones behind the best."""
     found = result["pirs"]
     wrong = share(replies(found["fresh"]), fooled, condition="attack")
     if not wrong > 0:
@@ -213,7 +215,8 @@ def measure_claims(results: Results) -> Iterator[Measured]:
     statistics = {
         "clean-answered": results.by_seed("base", clean_accuracy),
         "pirs-fools": results.by_seed("base", found_excess),
-        "steering-as-easy": results.by_seed("base", steered),
+        "steering-as-easy": results.by_seed("base", chosen_share),
+        "steering-selected": results.by_seed("base", steered),
         "attacks-transfer": results.by_seed("base", transfer_excess),
         "hardening-generalises": results.accuracy(method, held_out) - results.accuracy("base", held_out),
         "hardening-keeps-clean": change(clean_accuracy),
@@ -223,7 +226,7 @@ def measure_claims(results: Results) -> Iterator[Measured]:
         "repetition-beats-hardening": results.repeated(method),
     }
     for name, by_seed in statistics.items():
-        bounds = {"clean-answered": SHARE, "steering-as-easy": RATIO}.get(name, DIFFERENCE)
+        bounds = {"clean-answered": SHARE, "steering-as-easy": SHARE, "steering-selected": RATIO}.get(name, DIFFERENCE)
         yield measure(BY_ID[name], interval(by_seed, bounds), n=int(np.isfinite(by_seed).sum()))
     yield _large_claim(results.large)
 

@@ -31,8 +31,17 @@ CLAIMS = (
         "steering-as-easy",
         "Steering the model to a chosen wrong answer succeeds at a rate of the same order as making it err.",
         "models can be steered to a particular wrong answer, almost as easily",
+        "chosen wrong answers as a share of all wrong answers, behind the attacks found, asked again about fresh "
+        "problems; half an order of magnitude counts as the same order",
+        "greater",
+        0.33,
+    ),
+    Claim(
+        "steering-selected",
+        "The same, by attacks that were selected for steering.",
+        "models can be steered to a particular wrong answer, almost as easily",
         "rate of chosen answers to test sums behind the attacks that steered best where PIRS selected them, over the "
-        "rate of wrong answers behind those that fooled best; half an order of magnitude counts as the same order",
+        "rate of wrong answers behind those that fooled best; added when the result of steering-as-easy was known",
         "greater",
         0.33,
     ),

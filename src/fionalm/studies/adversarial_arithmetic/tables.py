@@ -14,6 +14,7 @@ from fionalm.studies.adversarial_arithmetic.analysis import (
     NAMES,
     SHARE,
     Results,
+    chosen_share,
     clean_accuracy,
     crossed_excess,
     families_of,
@@ -59,6 +60,7 @@ def _accuracies(results: Results) -> Section:
 def _attacks(results: Results) -> Section:
     statistics: dict[str, Callable[[dict[str, Any]], float]] = {
         "PIRS: wrong answers on test sums, less the control's": found_excess,
+        "PIRS: chosen answers among the wrong ones": chosen_share,
         "PIRS: rate of chosen answers, steering, over that of wrong ones": steered,
         "PIRS: the same of all attacks found, unselected": transfer_excess,
         "PIRS: share of candidates that fooled": lambda one: one["pirs"]["succeeded"] / max(1, one["pirs"]["tried"]),
